@@ -1,0 +1,611 @@
+#include "channel/channel.h"
+
+#include "base/check.h"
+#include "base/deadline.h"
+#include "base/error.h"
+#include "channel/ring.h"
+#include "memory/pool.h"
+#include "wait/doorbell.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define FIRST_RING_SLOTS 64u
+#define LARGEST_RING_SLOTS 65536u
+
+/* How often a non-blocking operation looks at a busy lock: its holder is
+ * between two stores, unless it lost its core. */
+#define BUSY_LOOKS 64
+
+/* ---- rings ---- */
+
+static uint32_t first_ring_slots(uint64_t max_messages)
+{
+    uint32_t n = 1;
+
+    while (n < FIRST_RING_SLOTS && n < max_messages)
+        n *= 2;
+    return n;
+}
+
+static int create_ring(struct dragon_pool *pool, uint32_t n_slots, uint64_t base,
+                       struct dragon_handle *handle_out)
+{
+    struct dragon_ring *ring;
+    int r;
+
+    r = dragon_pool_alloc(pool, dragon_ring_bytes(n_slots), DRAGON_HOLDER_SHARED, handle_out);
+    if (r != 0)
+        return dragon_error_trace(r);
+    ring = dragon_pool_at(pool, handle_out->offset);
+    memset(ring, 0, sizeof *ring);
+    ring->base = base;
+    ring->n_slots = n_slots;
+    ring->generation = handle_out->generation;
+    dragon_poke(&ring->end, DRAGON_RING_OPEN);
+    return 0;
+}
+
+static struct dragon_handle handle_in_pool(struct dragon_pool *pool, uint64_t offset,
+                                           uint32_t generation)
+{
+    return (struct dragon_handle){
+        .node = dragon_pool_node(pool),
+        .pool = dragon_pool_number(pool),
+        .generation = generation,
+        .offset = offset,
+    };
+}
+
+/* The ring at an offset that was read from shared memory. */
+static int find_ring(struct dragon_pool *pool, uint64_t offset, struct dragon_ring **ring_out)
+{
+    struct dragon_handle handle;
+    struct dragon_ring *ring;
+    uint64_t size_bytes;
+    int r;
+
+    r = dragon_pool_find(pool, offset, &handle, &size_bytes);
+    if (r < 0)
+        return dragon_error_trace(r);
+    ring = dragon_pool_at(pool, offset);
+    if (ring->n_slots == 0 || (ring->n_slots & (ring->n_slots - 1)) != 0 ||
+        dragon_ring_bytes(ring->n_slots) > size_bytes)
+        return dragon_error_origin(-EBADMSG);
+    *ring_out = ring;
+    return 0;
+}
+
+/* ---- lifetime ---- */
+
+int dragon_channel_init(struct dragon_object *object, const struct dragon_channel_options *options)
+{
+    struct dragon_channel_shared *shared = object->state;
+    struct dragon_handle ring;
+    int r;
+
+    r = create_ring(object->pool, first_ring_slots(options->max_messages), 0, &ring);
+    if (r != 0)
+        return dragon_error_trace(r);
+    r = dragon_mutex_init(&shared->send_lock);
+    if (r == 0)
+        r = dragon_mutex_init(&shared->receive_lock);
+    if (r < 0) {
+        dragon_pool_free(object->pool, &ring);
+        return dragon_error_trace(r);
+    }
+    shared->max_messages = options->max_messages;
+    shared->max_bytes = options->max_bytes;
+    dragon_poke(&shared->head_ring, ring.offset);
+    dragon_publish(&shared->tail_ring, ring.offset);
+    return 0;
+}
+
+int dragon_channel_open(struct dragon_channel *channel, const struct dragon_object *object)
+{
+    struct dragon_ring *ring;
+    int r;
+
+    *channel = (struct dragon_channel){.object = *object, .shared = object->state};
+    if (channel->shared->max_messages == 0)
+        return dragon_error_origin(-EBADMSG);
+    r = find_ring(object->pool, dragon_observe(&channel->shared->tail_ring), &ring);
+    return dragon_error_trace(r);
+}
+
+static void free_block(struct dragon_pool *pool, const struct dragon_message *message)
+{
+    struct dragon_handle handle =
+        handle_in_pool(pool, message->block_offset, message->block_generation);
+
+    dragon_pool_free(pool, &handle);
+}
+
+void dragon_channel_fini(struct dragon_object *object)
+{
+    struct dragon_channel channel;
+    struct dragon_message message;
+    struct dragon_handle last;
+    uint64_t size_bytes;
+
+    if (dragon_channel_open(&channel, object) < 0)
+        return;
+    while (dragon_channel_try_receive(&channel, &message) == 0)
+        if (dragon_message_has_block(&message))
+            free_block(object->pool, &message);
+    /* Taking the last message left its ring, the only one. */
+    if (dragon_pool_find(object->pool, dragon_observe(&channel.shared->head_ring), &last,
+                         &size_bytes) == 0)
+        dragon_pool_free(object->pool, &last);
+}
+
+/* ---- locks ---- */
+
+/* Nothing behind these locks needs repair (see channel.h). */
+static int lock(struct dragon_mutex *mutex)
+{
+    int r = dragon_mutex_lock(mutex);
+
+    return r < 0 ? dragon_error_trace(r) : 0;
+}
+
+static int try_lock(struct dragon_mutex *mutex)
+{
+    int r = DRAGON_MUTEX_BUSY;
+
+    for (int i = 0; i < BUSY_LOOKS; i++) {
+        r = dragon_mutex_try_lock(mutex);
+        if (r != DRAGON_MUTEX_BUSY)
+            break;
+        dragon_pause();
+    }
+    if (r == DRAGON_MUTEX_BUSY)
+        return DRAGON_CHANNEL_BUSY;
+    return r < 0 ? dragon_error_trace(r) : 0;
+}
+
+/* ---- sending ---- */
+
+static uint64_t payload_bytes(const struct dragon_message *message)
+{
+    return message->size_bytes + (uint64_t)message->block_lines * 64;
+}
+
+static bool is_full_for(const struct dragon_channel_shared *shared, uint64_t head, uint64_t tail)
+{
+    if (head - tail >= shared->max_messages)
+        return true;
+    return shared->max_bytes != DRAGON_CHANNEL_UNBOUNDED && head != tail &&
+           dragon_peek(&shared->bytes_in) - dragon_peek(&shared->bytes_out) >= shared->max_bytes;
+}
+
+bool dragon_channel_is_full(const struct dragon_channel *channel)
+{
+    uint64_t tail = dragon_observe(&channel->shared->tail);
+
+    return is_full_for(channel->shared, dragon_observe(&channel->shared->head), tail);
+}
+
+/* The ring that position head goes to, and our address of it. */
+static int send_ring_locked(struct dragon_channel *channel)
+{
+    uint64_t offset = dragon_peek(&channel->shared->head_ring);
+    int r = 0;
+
+    if (channel->send_offset != offset) {
+        r = find_ring(channel->object.pool, offset, &channel->send_ring);
+        channel->send_offset = r == 0 ? offset : 0;
+    }
+    return dragon_error_trace(r);
+}
+
+/* Go to the next ring. Also done for a producer that linked it and died. */
+static int enter_next_ring_locked(struct dragon_channel *channel)
+{
+    uint64_t next = dragon_peek(&channel->send_ring->next_offset);
+
+    dragon_publish(&channel->shared->head_ring, next);
+    return dragon_error_trace(send_ring_locked(channel));
+}
+
+static int link_larger_ring_locked(struct dragon_channel *channel, uint64_t head)
+{
+    struct dragon_ring *ring = channel->send_ring;
+    uint32_t n_slots = ring->n_slots < LARGEST_RING_SLOTS ? 2 * ring->n_slots : ring->n_slots;
+    struct dragon_handle next;
+    int r = create_ring(channel->object.pool, n_slots, head, &next);
+
+    if (r == DRAGON_POOL_FULL)
+        return DRAGON_CHANNEL_POOL_FULL;
+    if (r < 0)
+        return dragon_error_trace(r);
+    dragon_poke(&ring->next_generation, next.generation);
+    dragon_poke(&ring->next_offset, next.offset);
+    DRAGON_TEST_POINT("channel-before-ring-end");
+    dragon_publish(&ring->end, head); /* pairs with receive_ring_locked */
+    DRAGON_TEST_POINT("channel-after-ring-end");
+    return dragon_error_trace(enter_next_ring_locked(channel));
+}
+
+static int push_locked(struct dragon_channel *channel, const struct dragon_message *message)
+{
+    struct dragon_channel_shared *shared = channel->shared;
+    uint64_t head = dragon_peek(&shared->head);
+    uint64_t tail = dragon_observe(&shared->tail); /* pairs with pop_locked */
+    struct dragon_message *slot;
+    uint64_t first_here;
+    int r;
+
+    if (is_full_for(shared, head, tail))
+        return DRAGON_CHANNEL_FULL;
+    r = send_ring_locked(channel);
+    if (r == 0 && dragon_peek(&channel->send_ring->end) == head)
+        r = enter_next_ring_locked(channel);
+    if (r < 0)
+        return dragon_error_trace(r);
+    first_here = tail > channel->send_ring->base ? tail : channel->send_ring->base;
+    if (head - first_here >= channel->send_ring->n_slots) {
+        r = link_larger_ring_locked(channel, head);
+        if (r != 0)
+            return dragon_error_trace(r);
+    }
+    slot = dragon_ring_slot(channel->send_ring, head);
+    memcpy(slot, message, offsetof(struct dragon_message, bytes) + message->size_bytes);
+    dragon_poke(&shared->bytes_in, dragon_peek(&shared->bytes_in) + payload_bytes(message));
+    DRAGON_TEST_POINT("channel-before-head-store");
+    dragon_publish(&shared->head, head + 1); /* the commit; pairs with pop_locked */
+    DRAGON_TEST_POINT("channel-after-head-store");
+    return 0;
+}
+
+static void ring_pollers(struct dragon_channel *channel)
+{
+    struct dragon_channel_shared *shared = channel->shared;
+
+    if (!dragon_exchange(&shared->has_pollers, 0))
+        return;
+    for (int i = 0; i < DRAGON_CHANNEL_N_POLLERS; i++) {
+        uint64_t entry = dragon_exchange(&shared->pollers[i], 0);
+
+        if (entry)
+            dragon_doorbell_ring(dragon_pool_at(channel->object.pool, entry / 256 * 64),
+                                 entry % 256);
+    }
+}
+
+static void after_send(struct dragon_channel *channel)
+{
+    dragon_eventcount_wake_one(&channel->shared->may_receive);
+    /* The fence in there also orders the commit before this look. */
+    if (dragon_peek(&channel->shared->has_pollers))
+        ring_pollers(channel);
+}
+
+/* A block travels as the channel's, so that it survives its sender: the tag is
+ * set before the commit. */
+static void hand_over(struct dragon_channel *channel, const struct dragon_message *message)
+{
+    struct dragon_handle handle;
+
+    if (!dragon_message_has_block(message))
+        return;
+    handle = handle_in_pool(channel->object.pool, message->block_offset,
+                            message->block_generation);
+    dragon_pool_hold(channel->object.pool, &handle, DRAGON_HOLDER_CHANNEL);
+}
+
+int dragon_channel_try_send(struct dragon_channel *channel, const struct dragon_message *message)
+{
+    int r = try_lock(&channel->shared->send_lock);
+
+    dragon_check(message->size_bytes <= DRAGON_MESSAGE_INLINE_BYTES);
+    if (r != 0)
+        return dragon_error_trace(r);
+    hand_over(channel, message);
+    r = push_locked(channel, message);
+    dragon_mutex_unlock(&channel->shared->send_lock);
+    if (r == 0)
+        after_send(channel);
+    return dragon_error_trace(r);
+}
+
+static int send_once(struct dragon_channel *channel, const struct dragon_message *message)
+{
+    int r = lock(&channel->shared->send_lock);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    r = push_locked(channel, message);
+    dragon_mutex_unlock(&channel->shared->send_lock);
+    if (r == 0)
+        after_send(channel);
+    return dragon_error_trace(r);
+}
+
+static int wait_for_room(struct dragon_channel *channel, int64_t deadline_ns)
+{
+    struct dragon_eventcount *may_send = &channel->shared->may_send;
+    struct dragon_spin_round round = dragon_spin_begin(&channel->send_spin);
+    bool has_room;
+    uint32_t key;
+    int r;
+
+    while (!(has_room = !dragon_channel_is_full(channel)) && dragon_spin_again(&round))
+        ;
+    dragon_spin_end(&channel->send_spin, has_room);
+    if (has_room)
+        return 0;
+    key = dragon_eventcount_prepare(may_send);
+    if (!dragon_channel_is_full(channel))
+        return 0;
+    r = dragon_eventcount_park(may_send, key, deadline_ns);
+    if (r == DRAGON_EVENTCOUNT_INTERRUPTED)
+        return DRAGON_CHANNEL_INTERRUPTED;
+    return r < 0 ? dragon_error_trace(r) : 0;
+}
+
+int dragon_channel_send(struct dragon_channel *channel, const struct dragon_message *message,
+                        int64_t deadline_ns)
+{
+    int r;
+
+    hand_over(channel, message);
+    for (;;) {
+        r = send_once(channel, message);
+        if (r != DRAGON_CHANNEL_FULL || dragon_deadline_passed(deadline_ns))
+            return dragon_error_trace(r);
+        r = wait_for_room(channel, deadline_ns);
+        if (r != 0)
+            return dragon_error_trace(r);
+    }
+}
+
+/* ---- receiving ---- */
+
+/* The ring that position tail lies in. An emptied ring that has a next one is
+ * left and freed; the store of tail_ring is what decides who frees it. */
+static int receive_ring_locked(struct dragon_channel *channel, uint64_t tail)
+{
+    struct dragon_channel_shared *shared = channel->shared;
+    struct dragon_pool *pool = channel->object.pool;
+    uint64_t offset = dragon_peek(&shared->tail_ring);
+    struct dragon_handle old;
+    int r;
+
+    for (;;) {
+        if (channel->receive_offset != offset) {
+            channel->receive_offset = 0;
+            r = find_ring(pool, offset, &channel->receive_ring);
+            if (r < 0)
+                return dragon_error_trace(r);
+            channel->receive_offset = offset;
+        }
+        if (dragon_observe(&channel->receive_ring->end) != tail)
+            return 0;
+        old = handle_in_pool(pool, offset, channel->receive_ring->generation);
+        offset = dragon_peek(&channel->receive_ring->next_offset);
+        dragon_publish(&shared->tail_ring, offset);
+        DRAGON_TEST_POINT("channel-before-ring-free");
+        dragon_pool_free(pool, &old);
+    }
+}
+
+static int pop_locked(struct dragon_channel *channel, struct dragon_message *message_out)
+{
+    struct dragon_channel_shared *shared = channel->shared;
+    uint64_t tail = dragon_peek(&shared->tail);
+    const struct dragon_message *slot;
+    int r;
+
+    if (dragon_observe(&shared->head) == tail) /* pairs with push_locked */
+        return DRAGON_CHANNEL_EMPTY;
+    r = receive_ring_locked(channel, tail);
+    if (r < 0)
+        return dragon_error_trace(r);
+    slot = dragon_ring_slot(channel->receive_ring, tail);
+    if (slot->size_bytes > DRAGON_MESSAGE_INLINE_BYTES)
+        return dragon_error_origin(-EBADMSG);
+    memcpy(message_out, slot, offsetof(struct dragon_message, bytes) + slot->size_bytes);
+    dragon_poke(&shared->bytes_out, dragon_peek(&shared->bytes_out) + payload_bytes(message_out));
+    DRAGON_TEST_POINT("channel-before-tail-store");
+    dragon_publish(&shared->tail, tail + 1); /* the commit; pairs with push_locked */
+    DRAGON_TEST_POINT("channel-after-tail-store");
+    return 0;
+}
+
+static void after_receive(struct dragon_channel *channel)
+{
+    if (channel->shared->max_messages != DRAGON_CHANNEL_UNBOUNDED ||
+        channel->shared->max_bytes != DRAGON_CHANNEL_UNBOUNDED)
+        dragon_eventcount_wake_one(&channel->shared->may_send);
+}
+
+int dragon_channel_try_receive(struct dragon_channel *channel, struct dragon_message *message_out)
+{
+    int r;
+
+    /* An empty channel costs its consumers no lock. */
+    if (dragon_channel_count(channel) == 0)
+        return DRAGON_CHANNEL_EMPTY;
+    r = try_lock(&channel->shared->receive_lock);
+    if (r != 0)
+        return dragon_error_trace(r);
+    r = pop_locked(channel, message_out);
+    dragon_mutex_unlock(&channel->shared->receive_lock);
+    if (r == 0)
+        after_receive(channel);
+    return dragon_error_trace(r);
+}
+
+static int receive_once(struct dragon_channel *channel, struct dragon_message *message_out)
+{
+    int r;
+
+    if (dragon_channel_count(channel) == 0)
+        return DRAGON_CHANNEL_EMPTY;
+    r = lock(&channel->shared->receive_lock);
+    if (r < 0)
+        return dragon_error_trace(r);
+    r = pop_locked(channel, message_out);
+    dragon_mutex_unlock(&channel->shared->receive_lock);
+    if (r == 0)
+        after_receive(channel);
+    return dragon_error_trace(r);
+}
+
+static int wait_for_message(struct dragon_channel *channel, int64_t deadline_ns)
+{
+    struct dragon_eventcount *may_receive = &channel->shared->may_receive;
+    struct dragon_spin_round round = dragon_spin_begin(&channel->receive_spin);
+    bool has_message;
+    uint32_t key;
+    int r;
+
+    while (!(has_message = dragon_channel_count(channel) != 0) && dragon_spin_again(&round))
+        ;
+    dragon_spin_end(&channel->receive_spin, has_message);
+    if (has_message)
+        return 0;
+    key = dragon_eventcount_prepare(may_receive);
+    if (dragon_channel_count(channel) != 0)
+        return 0;
+    r = dragon_eventcount_park(may_receive, key, deadline_ns);
+    if (r == DRAGON_EVENTCOUNT_INTERRUPTED)
+        return DRAGON_CHANNEL_INTERRUPTED;
+    return r < 0 ? dragon_error_trace(r) : 0;
+}
+
+int dragon_channel_receive(struct dragon_channel *channel, struct dragon_message *message_out,
+                           int64_t deadline_ns)
+{
+    int r;
+
+    for (;;) {
+        r = receive_once(channel, message_out);
+        if (r != DRAGON_CHANNEL_EMPTY || dragon_deadline_passed(deadline_ns))
+            return dragon_error_trace(r);
+        r = wait_for_message(channel, deadline_ns);
+        if (r != 0)
+            return dragon_error_trace(r);
+    }
+}
+
+int dragon_channel_wait(struct dragon_channel *channel, int64_t deadline_ns)
+{
+    int r;
+
+    while (dragon_channel_count(channel) == 0) {
+        if (dragon_deadline_passed(deadline_ns))
+            return DRAGON_CHANNEL_EMPTY;
+        r = wait_for_message(channel, deadline_ns);
+        if (r != 0)
+            return dragon_error_trace(r);
+    }
+    /* The wake that brought us here may have been meant for somebody who
+     * would take the message: pass it on. */
+    dragon_eventcount_wake_one(&channel->shared->may_receive);
+    return 0;
+}
+
+/* ---- messages that are done ---- */
+
+uint64_t dragon_channel_pending(const struct dragon_channel *channel)
+{
+    uint64_t n_done = dragon_observe(&channel->shared->n_done);
+
+    return dragon_observe(&channel->shared->head) - n_done;
+}
+
+int dragon_channel_done(struct dragon_channel *channel)
+{
+    struct dragon_channel_shared *shared = channel->shared;
+    uint64_t n_done = dragon_observe(&shared->n_done);
+
+    do {
+        if (n_done == dragon_observe(&shared->head))
+            return DRAGON_CHANNEL_TOO_MANY_DONE;
+    } while (!dragon_replace(&shared->n_done, &n_done, n_done + 1));
+    if (dragon_channel_pending(channel) == 0)
+        dragon_eventcount_wake_all(&shared->all_done);
+    return 0;
+}
+
+int dragon_channel_join(struct dragon_channel *channel, int64_t deadline_ns)
+{
+    uint32_t key;
+    int r;
+
+    while (dragon_channel_pending(channel) != 0) {
+        if (dragon_deadline_passed(deadline_ns))
+            return DRAGON_CHANNEL_PENDING;
+        key = dragon_eventcount_prepare(&channel->shared->all_done);
+        if (dragon_channel_pending(channel) == 0)
+            break;
+        r = dragon_eventcount_park(&channel->shared->all_done, key, deadline_ns);
+        if (r == DRAGON_EVENTCOUNT_INTERRUPTED)
+            return DRAGON_CHANNEL_INTERRUPTED;
+        if (r < 0)
+            return dragon_error_trace(r);
+    }
+    return 0;
+}
+
+/* ---- pollers ---- */
+
+bool dragon_channel_arm(struct dragon_channel *channel, uint64_t doorbell_offset, unsigned bit)
+{
+    struct dragon_channel_shared *shared = channel->shared;
+    uint64_t entry = doorbell_offset / 64 * 256 + bit;
+    bool armed = false;
+
+    dragon_check(doorbell_offset % 64 == 0 && bit < 256);
+    for (int i = 0; i < DRAGON_CHANNEL_N_POLLERS && !armed; i++)
+        armed = dragon_peek(&shared->pollers[i]) == entry;
+    for (int i = 0; i < DRAGON_CHANNEL_N_POLLERS && !armed; i++) {
+        uint64_t none = 0;
+
+        armed = dragon_replace(&shared->pollers[i], &none, entry);
+    }
+    dragon_exchange(&shared->has_pollers, 1);
+    dragon_fence(); /* pairs with after_send: our look comes after the arming */
+    return armed;
+}
+
+void dragon_channel_disarm(struct dragon_channel *channel, uint64_t doorbell_offset, unsigned bit)
+{
+    uint64_t entry = doorbell_offset / 64 * 256 + bit;
+
+    for (int i = 0; i < DRAGON_CHANNEL_N_POLLERS; i++) {
+        uint64_t expected = entry;
+
+        dragon_replace(&channel->shared->pollers[i], &expected, 0);
+    }
+}
+
+/* ---- inspection ---- */
+
+bool dragon_channel_check(struct dragon_channel *channel)
+{
+    struct dragon_channel_shared *shared = channel->shared;
+    struct dragon_ring *ring = NULL;
+    uint64_t offset;
+    bool sane = false;
+
+    if (lock(&shared->send_lock) < 0)
+        return false;
+    if (lock(&shared->receive_lock) < 0)
+        goto unlock_send;
+    offset = dragon_peek(&shared->tail_ring);
+    /* From the oldest ring every link must lead on to the one that is open. */
+    while (find_ring(channel->object.pool, offset, &ring) == 0 &&
+           dragon_peek(&ring->end) != DRAGON_RING_OPEN)
+        offset = dragon_peek(&ring->next_offset);
+    sane = ring && dragon_peek(&ring->end) == DRAGON_RING_OPEN &&
+           dragon_peek(&shared->head) >= dragon_peek(&shared->tail) &&
+           dragon_peek(&shared->head) - dragon_peek(&shared->tail) <= shared->max_messages &&
+           dragon_peek(&shared->head) >= dragon_peek(&shared->n_done);
+    dragon_mutex_unlock(&shared->receive_lock);
+unlock_send:
+    dragon_mutex_unlock(&shared->send_lock);
+    return sane;
+}

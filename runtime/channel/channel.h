@@ -1,0 +1,173 @@
+#pragma once
+
+/*
+ * Channel: an ordered queue of messages between any number of producers and
+ * consumers in any processes.
+ *
+ * A send takes the send lock, writes a slot, and stores head + 1: that store is
+ * the commit. A receive takes the receive lock, copies a slot, and stores
+ * tail + 1. Producers meet only producers, consumers only consumers. A process
+ * that is killed before its commit has done nothing; after it, everything:
+ * there is nothing to repair when a lock's holder died.
+ *
+ * Who writes: head, head_ring, bytes_in, the slots from head on: the holder of
+ * the send lock. tail, tail_ring, bytes_out: the holder of the receive lock.
+ * n_done: anybody, atomically. The eventcounts and pollers: as their headers say.
+ *
+ * What a death may leave behind: one block (of a message that was not yet, or
+ * just, in the channel), freed with the node; byte counts that are off by one
+ * message, which only makes a channel seem fuller or emptier to its own limit.
+ */
+
+#include "base/atomic.h"
+#include "channel/message.h"
+#include "memory/object.h"
+#include "wait/eventcount.h"
+#include "wait/mutex.h"
+#include "wait/spin.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct dragon_doorbell;
+struct dragon_pool;
+struct dragon_ring;
+
+#define DRAGON_CHANNEL_UNBOUNDED UINT64_MAX
+#define DRAGON_CHANNEL_N_POLLERS 8
+
+enum dragon_channel_outcome {
+    DRAGON_CHANNEL_FULL = 1,
+    DRAGON_CHANNEL_EMPTY,
+    DRAGON_CHANNEL_BUSY,        /* try_ only: another thread holds the lock right now */
+    DRAGON_CHANNEL_INTERRUPTED, /* a signal handler ran in this thread */
+    DRAGON_CHANNEL_POOL_FULL,   /* it may hold more, but its pool cannot */
+    DRAGON_CHANNEL_TOO_MANY_DONE,
+    DRAGON_CHANNEL_PENDING, /* join: the deadline passed with messages not done */
+};
+
+struct dragon_channel_options {
+    uint64_t max_messages; /* at least 1, or DRAGON_CHANNEL_UNBOUNDED */
+    uint64_t max_bytes;    /* of payload on the way; one message may exceed it */
+};
+
+/* In the pool. */
+struct dragon_channel_shared {
+    uint64_t max_messages;
+    uint64_t max_bytes;
+    uint64_t reserved0[6];
+
+    struct dragon_mutex send_lock;
+    _Atomic uint64_t head;
+    _Atomic uint64_t head_ring;
+
+    struct dragon_mutex receive_lock;
+    _Atomic uint64_t tail;
+    _Atomic uint64_t tail_ring;
+
+    _Atomic uint64_t bytes_in;
+    uint64_t reserved1[7];
+    _Atomic uint64_t bytes_out;
+    uint64_t reserved2[7];
+
+    struct dragon_eventcount may_receive;
+    uint64_t reserved3[6];
+    struct dragon_eventcount may_send;
+    uint64_t reserved4[6];
+
+    _Atomic uint64_t n_done;
+    struct dragon_eventcount all_done;
+    _Atomic uint32_t has_pollers;
+    uint32_t reserved5;
+    uint64_t reserved6[4];
+
+    /* Armed pollers: offset of a doorbell in the pool, divided by 64, times
+     * 256, plus the bit to ring; 0 is a free entry. */
+    _Atomic uint64_t pollers[DRAGON_CHANNEL_N_POLLERS];
+};
+
+_Static_assert(sizeof(struct dragon_channel_shared) == 9 * 64, "shared layout");
+
+/* An open channel. One per process is enough; any thread may use it, but what
+ * it has learnt about waiting is a hint that threads overwrite. */
+struct dragon_channel {
+    struct dragon_object object;
+    /* private */
+    struct dragon_channel_shared *shared;
+    struct dragon_ring *send_ring; /* under the send lock: address of send_offset */
+    uint64_t send_offset;
+    struct dragon_ring *receive_ring;
+    uint64_t receive_offset;
+    struct dragon_spin send_spin;
+    struct dragon_spin receive_spin;
+};
+
+#define DRAGON_CHANNEL_KIND DRAGON_KIND('C', 'H', 'A', 'N')
+
+/* ---- lifetime: the use of the object is the caller's (memory/object.h) ---- */
+
+/* Make the state of a fresh object a channel. Outcomes of dragon_pool_alloc. */
+int dragon_channel_init(struct dragon_object *object, const struct dragon_channel_options *options);
+
+/* Free what the channel owns: messages that nobody took, and the rings. */
+void dragon_channel_fini(struct dragon_object *object);
+
+/* Use an open object as a channel. -EBADMSG: its state makes no sense. */
+int dragon_channel_open(struct dragon_channel *channel, const struct dragon_object *object);
+
+/* ---- operations ---- */
+
+/* Send without blocking. A block in the message becomes the channel's on 0 and
+ * stays the caller's otherwise. 0; _FULL; _BUSY; _POOL_FULL; -ENOMEM ... */
+int dragon_channel_try_send(struct dragon_channel *channel, const struct dragon_message *message);
+
+/* Send, waiting for room until deadline_ns (CLOCK_MONOTONIC, ns; DRAGON_FOREVER;
+ * DRAGON_AT_ONCE). 0; _FULL (deadline); _INTERRUPTED; _POOL_FULL. */
+int dragon_channel_send(struct dragon_channel *channel, const struct dragon_message *message,
+                        int64_t deadline_ns);
+
+/* Take the oldest message without blocking. A block in it is the caller's then:
+ * held by DRAGON_HOLDER_CHANNEL until the caller calls dragon_pool_hold or frees
+ * it. 0; _EMPTY; _BUSY. */
+int dragon_channel_try_receive(struct dragon_channel *channel, struct dragon_message *message_out);
+
+/* Take the oldest message, waiting until deadline_ns. 0; _EMPTY (deadline);
+ * _INTERRUPTED. */
+int dragon_channel_receive(struct dragon_channel *channel, struct dragon_message *message_out,
+                           int64_t deadline_ns);
+
+/* Wait until there is a message. 0; _EMPTY (deadline); _INTERRUPTED. */
+int dragon_channel_wait(struct dragon_channel *channel, int64_t deadline_ns);
+
+/* Count one received message as done. _TOO_MANY_DONE: more than were sent. */
+int dragon_channel_done(struct dragon_channel *channel);
+
+/* Wait until all messages sent so far are done. 0; _PENDING; _INTERRUPTED. */
+int dragon_channel_join(struct dragon_channel *channel, int64_t deadline_ns);
+
+/* ---- pollers ---- */
+
+/* Ring doorbell's bit at the next message. The doorbell is 64-byte aligned in
+ * the same pool. The caller looks at the channel after this: a message may have
+ * come before. False: no entry is free, look again later. */
+bool dragon_channel_arm(struct dragon_channel *channel, uint64_t doorbell_offset, unsigned bit);
+void dragon_channel_disarm(struct dragon_channel *channel, uint64_t doorbell_offset, unsigned bit);
+
+/* ---- inspection ---- */
+
+/* Messages in the channel: sent, not received. A snapshot. */
+static inline uint64_t dragon_channel_count(const struct dragon_channel *channel)
+{
+    /* Tail first: head is never behind it, so the difference is not negative. */
+    uint64_t tail = dragon_observe(&channel->shared->tail);
+
+    return dragon_observe(&channel->shared->head) - tail;
+}
+
+bool dragon_channel_is_full(const struct dragon_channel *channel);
+
+/* Sent and not yet done. */
+uint64_t dragon_channel_pending(const struct dragon_channel *channel);
+
+/* True if positions, rings and limits fit together. Takes both locks. */
+bool dragon_channel_check(struct dragon_channel *channel);

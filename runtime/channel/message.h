@@ -1,0 +1,31 @@
+#pragma once
+
+/*
+ * Message: what a channel carries. Up to DRAGON_MESSAGE_INLINE_BYTES travel in
+ * the channel's own slot; more travel in a pool block, whose handle is in the
+ * slot and which belongs to the channel on the way and to the receiver after.
+ */
+
+#include "memory/handle.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define DRAGON_MESSAGE_INLINE_BYTES 104
+
+struct dragon_message {
+    uint32_t kind;       /* the users' own word, carried along */
+    uint32_t size_bytes; /* of the inline bytes */
+    uint64_t block_offset;
+    uint32_t block_generation; /* 0: no block */
+    uint32_t block_lines;      /* its size in units of 64 bytes, for limits */
+    unsigned char bytes[DRAGON_MESSAGE_INLINE_BYTES];
+};
+
+/* Two cache lines: it is also the layout of a slot. */
+_Static_assert(sizeof(struct dragon_message) == 128, "shared layout");
+
+static inline bool dragon_message_has_block(const struct dragon_message *message)
+{
+    return message->block_generation != 0;
+}

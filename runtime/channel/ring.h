@@ -1,0 +1,47 @@
+#pragma once
+
+/*
+ * Ring: a circle of message slots, part of a channel. A channel starts with a
+ * small ring; when that is full and the channel may hold more, the producers
+ * link a larger one behind it, and the consumers move on when they have
+ * emptied the old one.
+ *
+ * Positions count messages since the channel was made and never wrap. A ring
+ * holds positions base <= p < end; end is DRAGON_RING_OPEN until a next ring is
+ * linked.
+ *
+ * Who writes: producers, under the channel's send lock: next, then end (the
+ * commit: a consumer goes on only when it sees it). A producer that dies
+ * between the two has linked nothing: its block stays unused until the node
+ * ends.
+ */
+
+#include "base/atomic.h"
+#include "channel/message.h"
+
+#include <stdint.h>
+
+#define DRAGON_RING_OPEN UINT64_MAX
+
+struct dragon_ring {
+    uint64_t base;
+    uint32_t n_slots; /* a power of two */
+    uint32_t generation; /* of this ring's own block */
+    _Atomic uint64_t end;
+    _Atomic uint64_t next_offset;
+    _Atomic uint32_t next_generation;
+    uint32_t reserved[7];
+    struct dragon_message slots[];
+};
+
+_Static_assert(sizeof(struct dragon_ring) == 64, "shared layout");
+
+static inline uint64_t dragon_ring_bytes(uint32_t n_slots)
+{
+    return sizeof(struct dragon_ring) + n_slots * sizeof(struct dragon_message);
+}
+
+static inline struct dragon_message *dragon_ring_slot(struct dragon_ring *ring, uint64_t position)
+{
+    return &ring->slots[(position - ring->base) & (ring->n_slots - 1)];
+}

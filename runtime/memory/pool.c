@@ -1,0 +1,266 @@
+#include "memory/pool.h"
+
+#include "base/atomic.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "memory/heap.h"
+#include "memory/segment.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NAME_MAX_BYTES 255
+
+struct dragon_pool {
+    struct dragon_segment segment;
+    struct dragon_heap heap;
+};
+
+/* ---- lifetime ---- */
+
+static int finish_create(struct dragon_pool *pool, uint64_t node, uint32_t number,
+                         struct dragon_pool **pool_out)
+{
+    int r = dragon_heap_init(&pool->heap, &pool->segment, node, number);
+
+    if (r < 0) {
+        dragon_segment_close(&pool->segment);
+        free(pool);
+        return dragon_error_trace(r);
+    }
+    *pool_out = pool;
+    return 0;
+}
+
+int dragon_pool_create_managed(uint64_t size_bytes, uint64_t node, uint32_t number,
+                               struct dragon_pool **pool_out)
+{
+    struct dragon_pool *pool = calloc(1, sizeof *pool);
+    int r;
+
+    if (!pool)
+        return dragon_error_origin(-ENOMEM);
+    r = dragon_segment_create_anonymous(&pool->segment, "dragon-pool",
+                                        dragon_heap_segment_bytes(size_bytes));
+    if (r < 0) {
+        free(pool);
+        return dragon_error_trace(r);
+    }
+    return dragon_error_trace(finish_create(pool, node, number, pool_out));
+}
+
+static bool is_good_name(const char *name)
+{
+    return name[0] == '/' && name[1] != '\0' && strchr(name + 1, '/') == NULL;
+}
+
+int dragon_pool_create_named(const char *name, uint64_t size_bytes, uint64_t node, uint32_t number,
+                             struct dragon_pool **pool_out)
+{
+    struct dragon_pool *pool;
+    int r;
+
+    if (!is_good_name(name) || size_bytes == 0)
+        return dragon_error_origin(-EINVAL);
+    if (strlen(name) > NAME_MAX_BYTES)
+        return dragon_error_origin(-ENAMETOOLONG);
+    pool = calloc(1, sizeof *pool);
+    if (!pool)
+        return dragon_error_origin(-ENOMEM);
+    r = dragon_segment_create_named(&pool->segment, name, dragon_heap_segment_bytes(size_bytes));
+    if (r < 0) {
+        free(pool);
+        return dragon_error_trace(r);
+    }
+    r = finish_create(pool, node, number, pool_out);
+    if (r < 0)
+        dragon_os_shm_unlink(name);
+    return dragon_error_trace(r);
+}
+
+static int finish_open(struct dragon_pool *pool, int r, struct dragon_pool **pool_out)
+{
+    if (r < 0)
+        goto free_pool;
+    r = dragon_heap_open(&pool->heap, &pool->segment);
+    if (r < 0)
+        goto close_segment;
+    *pool_out = pool;
+    return 0;
+
+close_segment:
+    dragon_segment_close(&pool->segment);
+free_pool:
+    free(pool);
+    return dragon_error_trace(r);
+}
+
+int dragon_pool_open_fd(int fd, struct dragon_pool **pool_out)
+{
+    struct dragon_pool *pool = calloc(1, sizeof *pool);
+
+    if (!pool) {
+        dragon_os_close(fd);
+        return dragon_error_origin(-ENOMEM);
+    }
+    return finish_open(pool, dragon_segment_open_fd(&pool->segment, fd), pool_out);
+}
+
+int dragon_pool_open_named(const char *name, struct dragon_pool **pool_out)
+{
+    struct dragon_pool *pool;
+
+    if (!is_good_name(name))
+        return dragon_error_origin(-EINVAL);
+    pool = calloc(1, sizeof *pool);
+    if (!pool)
+        return dragon_error_origin(-ENOMEM);
+    return finish_open(pool, dragon_segment_open_named(&pool->segment, name), pool_out);
+}
+
+void dragon_pool_close(struct dragon_pool *pool)
+{
+    if (!pool)
+        return;
+    dragon_segment_close(&pool->segment);
+    free(pool);
+}
+
+int dragon_pool_unlink(const char *name)
+{
+    if (!is_good_name(name))
+        return dragon_error_origin(-EINVAL);
+    return dragon_error_trace(dragon_os_shm_unlink(name));
+}
+
+/* ---- blocks ---- */
+
+int dragon_pool_alloc(struct dragon_pool *pool, uint64_t size_bytes, uint32_t holder,
+                      struct dragon_handle *handle_out)
+{
+    struct dragon_handle handle = {
+        .node = pool->heap.header->node,
+        .pool = pool->heap.header->number,
+    };
+    int r;
+
+    r = dragon_heap_alloc(&pool->heap, size_bytes ? size_bytes : 1, holder, &handle.offset,
+                          &handle.generation);
+    if (r == 0)
+        *handle_out = handle;
+    return dragon_error_trace(r);
+}
+
+/* A handle of another pool is stale here, whatever else it says. */
+static int is_of_pool(struct dragon_pool *pool, const struct dragon_handle *handle)
+{
+    if (handle->node != pool->heap.header->node || handle->pool != pool->heap.header->number)
+        return dragon_error_origin(-EBADMSG);
+    return 0;
+}
+
+int dragon_pool_free(struct dragon_pool *pool, const struct dragon_handle *handle)
+{
+    int r = is_of_pool(pool, handle);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    return dragon_error_trace(dragon_heap_free(&pool->heap, handle->offset, handle->generation));
+}
+
+void dragon_pool_hold(struct dragon_pool *pool, const struct dragon_handle *handle,
+                      uint32_t holder)
+{
+    dragon_heap_hold(&pool->heap, handle->offset, holder);
+}
+
+int dragon_pool_resolve(struct dragon_pool *pool, const struct dragon_handle *handle,
+                        void **address_out, uint64_t *size_bytes_out)
+{
+    uint64_t size_bytes;
+    int r = is_of_pool(pool, handle);
+
+    if (r == 0)
+        r = dragon_heap_resolve(&pool->heap, handle->offset, handle->generation, &size_bytes);
+    if (r < 0)
+        return dragon_error_trace(r);
+    *address_out = pool->segment.base + handle->offset;
+    *size_bytes_out = size_bytes;
+    return 0;
+}
+
+int dragon_pool_find(struct dragon_pool *pool, uint64_t offset, struct dragon_handle *handle_out,
+                     uint64_t *size_bytes_out)
+{
+    struct dragon_handle handle = {
+        .node = pool->heap.header->node,
+        .pool = pool->heap.header->number,
+        .offset = offset,
+    };
+    int r = dragon_heap_find(&pool->heap, offset, &handle.generation, size_bytes_out);
+
+    if (r == 0)
+        *handle_out = handle;
+    return dragon_error_trace(r);
+}
+
+uint64_t dragon_pool_sweep(struct dragon_pool *pool, uint32_t holder)
+{
+    return dragon_heap_sweep(&pool->heap, holder);
+}
+
+/* ---- inspection ---- */
+
+void *dragon_pool_at(struct dragon_pool *pool, uint64_t offset)
+{
+    dragon_check(offset < pool->segment.size_bytes);
+    return pool->segment.base + offset;
+}
+
+void dragon_pool_statistics(struct dragon_pool *pool, struct dragon_pool_statistics *out)
+{
+    uint64_t used_bytes;
+
+    dragon_heap_usage(&pool->heap, &used_bytes, &out->n_blocks);
+    out->size_bytes = pool->heap.n_chunks * DRAGON_HEAP_CHUNK_BYTES;
+    out->committed_bytes =
+        dragon_observe(&pool->heap.header->n_committed) * DRAGON_HEAP_CHUNK_BYTES;
+    out->free_bytes = out->size_bytes - used_bytes;
+}
+
+uint64_t dragon_pool_node(const struct dragon_pool *pool)
+{
+    return pool->heap.header->node;
+}
+
+uint32_t dragon_pool_number(const struct dragon_pool *pool)
+{
+    return pool->heap.header->number;
+}
+
+int dragon_pool_fd(const struct dragon_pool *pool)
+{
+    return pool->segment.fd;
+}
+
+void *dragon_pool_root(struct dragon_pool *pool)
+{
+    _Static_assert(sizeof pool->heap.header->root == DRAGON_POOL_ROOT_BYTES, "as documented");
+    return pool->heap.header->root;
+}
+
+int dragon_pool_prefault(struct dragon_pool *pool, uint64_t size_bytes)
+{
+    uint64_t n_chunks = (size_bytes + DRAGON_HEAP_CHUNK_BYTES - 1) / DRAGON_HEAP_CHUNK_BYTES;
+
+    if (n_chunks > pool->heap.n_chunks)
+        n_chunks = pool->heap.n_chunks;
+    return dragon_error_trace(dragon_heap_commit(&pool->heap, (uint32_t)n_chunks));
+}
+
+bool dragon_pool_check(struct dragon_pool *pool)
+{
+    return dragon_heap_check(&pool->heap);
+}

@@ -1,0 +1,114 @@
+#pragma once
+
+/*
+ * Pool: memory that processes share, with blocks in it. A managed pool is an
+ * anonymous memory file that a node hands to its processes (no name, gone with
+ * the last of them); an unmanaged one is a POSIX shared-memory file.
+ *
+ * Memory is committed chunk by chunk before it is used, so a pool that cannot
+ * grow answers -ENOMEM or -ENOSPC and nobody meets SIGBUS.
+ *
+ * Each block has a holder (memory/handle.h). The holder tags and the table of
+ * chunks are the truth; lists and counters are rebuilt from them when a process
+ * died while it changed them. A process may be killed at any instruction of any
+ * function here: blocks stay whole, and at most the one block that was being
+ * handed over stays allocated until dragon_pool_sweep.
+ *
+ * All functions: any thread, any process that has the pool open, none in a
+ * signal handler.
+ */
+
+#include "memory/handle.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct dragon_pool;
+
+struct dragon_pool_statistics {
+    uint64_t size_bytes;      /* that the pool may grow to */
+    uint64_t committed_bytes; /* that it has grown to */
+    uint64_t free_bytes;      /* size less what blocks occupy, their rounding included */
+    uint64_t n_blocks;        /* allocated now */
+};
+
+enum dragon_pool_outcome {
+    DRAGON_POOL_FULL = 1, /* no room within size_bytes */
+};
+
+/* ---- lifetime ---- */
+
+/* A pool without a name that may grow to size_bytes (at least 64 KiB; rounded
+ * up to 64 KiB). node and pool go into the handles of its blocks. */
+int dragon_pool_create_managed(uint64_t size_bytes, uint64_t node, uint32_t number,
+                               struct dragon_pool **pool_out);
+
+/* A pool in the POSIX shared-memory file "/name", mode 0600. -EEXIST,
+ * -EINVAL (bad name or size), -ENAMETOOLONG. */
+int dragon_pool_create_named(const char *name, uint64_t size_bytes, uint64_t node, uint32_t number,
+                             struct dragon_pool **pool_out);
+
+/* Open an existing pool. fd: consumed, also on failure. -EBADMSG: what is
+ * there is no pool, or of another version. */
+int dragon_pool_open_fd(int fd, struct dragon_pool **pool_out);
+int dragon_pool_open_named(const char *name, struct dragon_pool **pool_out);
+
+/* Unmap. Blocks stay, others keep the pool. NULL is fine. */
+void dragon_pool_close(struct dragon_pool *pool);
+
+/* Remove the name of a named pool: nobody new can open it, its memory goes
+ * with the last process that has it open. */
+int dragon_pool_unlink(const char *name);
+
+/* ---- blocks ---- */
+
+/* A block of at least size_bytes (0 counts as 1), aligned to 64 bytes, contents
+ * undefined. holder: see memory/handle.h, not DRAGON_HOLDER_NONE. 0;
+ * DRAGON_POOL_FULL; -ENOMEM or -ENOSPC: the system has no memory for it. */
+int dragon_pool_alloc(struct dragon_pool *pool, uint64_t size_bytes, uint32_t holder,
+                      struct dragon_handle *handle_out);
+
+/* Give a block back. -EBADMSG: not (any more) a block of this pool. */
+int dragon_pool_free(struct dragon_pool *pool, const struct dragon_handle *handle);
+
+/* Make holder the holder of a block of the caller. */
+void dragon_pool_hold(struct dragon_pool *pool, const struct dragon_handle *handle,
+                      uint32_t holder);
+
+/* Address and size of a live block. Validates every field: handles come from
+ * other processes. -EBADMSG: not a live block of this pool. The address holds
+ * until dragon_pool_close; the block until it is freed. */
+int dragon_pool_resolve(struct dragon_pool *pool, const struct dragon_handle *handle,
+                        void **address_out, uint64_t *size_bytes_out);
+
+/* The live block that begins at an offset, with its present generation: for
+ * offsets that shared structures of the runtime hold. -EBADMSG: there is none. */
+int dragon_pool_find(struct dragon_pool *pool, uint64_t offset, struct dragon_handle *handle_out,
+                     uint64_t *size_bytes_out);
+
+/* Free all blocks of a holder that is dead. Returns their number. */
+uint64_t dragon_pool_sweep(struct dragon_pool *pool, uint32_t holder);
+
+/* ---- inspection ---- */
+
+/* Address of an offset that the caller knows to lie inside a block. */
+void *dragon_pool_at(struct dragon_pool *pool, uint64_t offset);
+
+void dragon_pool_statistics(struct dragon_pool *pool, struct dragon_pool_statistics *out);
+uint64_t dragon_pool_node(const struct dragon_pool *pool);
+uint32_t dragon_pool_number(const struct dragon_pool *pool);
+
+/* The pool's file, for handing it to a child. Borrowed. */
+int dragon_pool_fd(const struct dragon_pool *pool);
+
+/* 64 bytes in the pool's header for its owner's root object: the node keeps
+ * the handle of its shared state there. Written once, before the pool is
+ * passed on. */
+void *dragon_pool_root(struct dragon_pool *pool);
+#define DRAGON_POOL_ROOT_BYTES 64
+
+/* Ask the system for the memory of the first size_bytes now. */
+int dragon_pool_prefault(struct dragon_pool *pool, uint64_t size_bytes);
+
+/* True if chunk table, tags, lists and counters agree. For tests. */
+bool dragon_pool_check(struct dragon_pool *pool);

@@ -1,0 +1,313 @@
+#include "node/node.h"
+
+#include "base/deadline.h"
+#include "base/error.h"
+#include "memory/pool.h"
+#include "node/threads.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define ROOT_MAGIC UINT64_C(0x31304e4f47415244) /* "DRAGON01" */
+#define DEFAULT_POOL_NUMBER 1
+#define SMALLEST_POOL_BYTES (UINT64_C(16) << 20)
+
+/* At the root of a node's default pool. Written by the head before anybody
+ * else can see the pool. */
+struct root {
+    uint64_t magic;
+    struct dragon_handle table;
+    uint64_t head_start_ticks;
+    int32_t head_pid;
+    uint32_t reserved;
+};
+
+_Static_assert(sizeof(struct root) <= DRAGON_POOL_ROOT_BYTES, "fits the root");
+
+/* The one global of the runtime: the node that this process belongs to. */
+static struct dragon_node *current;
+
+struct dragon_node *dragon_node_current(void)
+{
+    return current;
+}
+
+/* ---- fork ---- */
+
+/* The copy has the memory but not the threads; what is its parent's is not its
+ * own. A lock that another thread held at the fork stays held for ever in the
+ * copy, so the locks are made anew. */
+static void after_fork_in_child(void)
+{
+    struct dragon_node *node = current;
+
+    if (!node)
+        return;
+    pthread_mutex_init(&node->mutex, NULL);
+    pthread_mutex_init(&node->pollers_mutex, NULL);
+    memset(node->pollers, 0, sizeof node->pollers);
+    dragon_poke(&node->n_pollers, 0);
+    dragon_eventcount_init(&node->memory_work);
+    dragon_poke(&node->memory_requests, 0);
+    dragon_publish(&node->slot, DRAGON_NODE_NO_SLOT);
+    node->has_memory_thread = false;
+    node->has_channels_thread = false;
+    node->has_watch_thread = false;
+    node->is_head = false;
+    dragon_os_close(node->epoll_fd);
+    node->epoll_fd = -1;
+}
+
+static void register_fork_handler(void)
+{
+    static bool is_registered;
+
+    if (!is_registered && pthread_atfork(NULL, NULL, after_fork_in_child) == 0)
+        is_registered = true;
+}
+
+/* ---- opening ---- */
+
+/* The pool reserves address space for all it may grow to; memory is taken as
+ * it is used. Where address space itself is short, take less. */
+static int create_pool(uint64_t id, struct dragon_pool **pool_out)
+{
+    uint64_t size_bytes = dragon_os_memory_limit() / 8 * 7;
+    int r;
+
+    do {
+        r = dragon_pool_create_managed(size_bytes, id, DEFAULT_POOL_NUMBER, pool_out);
+        size_bytes /= 2;
+    } while (r < 0 && size_bytes >= SMALLEST_POOL_BYTES);
+    return dragon_error_trace(r);
+}
+
+static int create_node(struct dragon_node *node)
+{
+    struct root root = {.magic = ROOT_MAGIC, .head_pid = dragon_os_pid()};
+    int r;
+
+    r = dragon_os_random(&node->id, sizeof node->id);
+    if (r == 0)
+        r = dragon_os_start_time(root.head_pid, &root.head_start_ticks);
+    if (r == 0)
+        r = create_pool(node->id, &node->pool);
+    if (r < 0)
+        return dragon_error_trace(r);
+    r = dragon_table_create(&node->table, node->pool, &root.table);
+    if (r != 0) {
+        dragon_pool_close(node->pool);
+        return r < 0 ? dragon_error_trace(r) : dragon_error_origin(-ENOMEM);
+    }
+    memcpy(dragon_pool_root(node->pool), &root, sizeof root);
+    node->is_head = true;
+    node->head_pid = root.head_pid;
+    return 0;
+}
+
+/* Reading the head's start time tells it from a later process with its pid. */
+static int check_head(const struct root *root)
+{
+    uint64_t ticks;
+    int r = dragon_os_start_time(root->head_pid, &ticks);
+
+    if (r == 0 && ticks != root->head_start_ticks)
+        r = dragon_error_origin(-ESRCH);
+    return dragon_error_trace(r);
+}
+
+static int join_node(struct dragon_node *node, int fd)
+{
+    struct root root;
+    int r;
+
+    r = dragon_pool_open_fd(fd, &node->pool);
+    if (r < 0)
+        return dragon_error_trace(r);
+    memcpy(&root, dragon_pool_root(node->pool), sizeof root);
+    r = root.magic == ROOT_MAGIC ? check_head(&root) : dragon_error_origin(-EBADMSG);
+    if (r == 0)
+        r = dragon_table_open(&node->table, node->pool, &root.table);
+    if (r < 0) {
+        dragon_pool_close(node->pool);
+        return dragon_error_trace(r);
+    }
+    node->id = dragon_pool_node(node->pool);
+    node->head_pid = root.head_pid;
+    return 0;
+}
+
+static int start_threads(struct dragon_node *node)
+{
+    int r = dragon_node_start_watch_thread(node);
+
+    if (r == 0 && node->is_head)
+        r = dragon_node_start_memory_thread(node);
+    if (r == 0 && node->is_head)
+        r = dragon_node_start_channels_thread(node);
+    if (r == 0 && !node->is_head)
+        r = dragon_node_follow(node, node->head_pid);
+    return dragon_error_trace(r);
+}
+
+static int fill(struct dragon_node *node, const struct dragon_node_options *options)
+{
+    uint32_t holder;
+    int r;
+
+    pthread_mutex_init(&node->mutex, NULL);
+    pthread_mutex_init(&node->pollers_mutex, NULL);
+    dragon_poke(&node->slot, DRAGON_NODE_NO_SLOT);
+    node->may_start_threads = options->start_threads;
+    r = dragon_os_epoll_create(&node->epoll_fd);
+    if (r < 0) {
+        dragon_os_close(options->attach_fd);
+        return dragon_error_trace(r);
+    }
+    r = options->attach_fd < 0 ? create_node(node) : join_node(node, options->attach_fd);
+    if (r < 0)
+        goto close_epoll;
+    r = dragon_node_holder(node, &holder);
+    if (r == 0 && options->start_threads)
+        r = start_threads(node);
+    if (r < 0)
+        goto close_pool;
+    return 0;
+
+close_pool:
+    dragon_pool_close(node->pool);
+close_epoll:
+    dragon_os_close(node->epoll_fd);
+    return dragon_error_trace(r);
+}
+
+int dragon_node_open(const struct dragon_node_options *options, struct dragon_node **node_out)
+{
+    struct dragon_node *node;
+    int r;
+
+    if (current) {
+        dragon_os_close(options->attach_fd);
+        return dragon_error_origin(-EBUSY);
+    }
+    node = calloc(1, sizeof *node);
+    if (!node) {
+        dragon_os_close(options->attach_fd);
+        return dragon_error_origin(-ENOMEM);
+    }
+    r = fill(node, options);
+    if (r < 0) {
+        free(node);
+        return dragon_error_trace(r);
+    }
+    register_fork_handler();
+    current = node;
+    *node_out = node;
+    return 0;
+}
+
+void dragon_node_close(struct dragon_node *node)
+{
+    struct dragon_table_slot *slot;
+    uint32_t index;
+
+    if (!node)
+        return;
+    /* The threads may be in the middle of anything: memory stays mapped and
+     * `node` stays allocated until the process is gone. */
+    index = dragon_observe(&node->slot);
+    if (index != DRAGON_NODE_NO_SLOT) {
+        slot = dragon_table_slot(&node->table, index);
+        dragon_publish(&slot->state, DRAGON_TABLE_ENDING);
+        dragon_pool_sweep(node->pool, DRAGON_HOLDER_FIRST_SLOT + index);
+        dragon_table_release(&node->table, index);
+        dragon_publish(&node->slot, DRAGON_NODE_NO_SLOT);
+    }
+    current = NULL;
+}
+
+/* ---- use ---- */
+
+struct dragon_pool *dragon_node_pool(struct dragon_node *node)
+{
+    if (dragon_peek(&node->is_prefaulted) == 0 && dragon_exchange(&node->is_prefaulted, 1) == 0 &&
+        node->is_head)
+        dragon_node_request(node, DRAGON_NODE_PREFAULT);
+    return node->pool;
+}
+
+uint64_t dragon_node_id(const struct dragon_node *node)
+{
+    return node->id;
+}
+
+bool dragon_node_is_head(const struct dragon_node *node)
+{
+    return node->is_head;
+}
+
+static int claim_slot_locked(struct dragon_node *node)
+{
+    uint32_t slot;
+    int r;
+
+    if (dragon_peek(&node->slot) != DRAGON_NODE_NO_SLOT)
+        return 0;
+    r = dragon_table_claim(&node->table, dragon_os_pid(), getppid(), &slot);
+    if (r == DRAGON_TABLE_FULL)
+        return dragon_error_origin(-EAGAIN);
+    if (r == 0)
+        dragon_publish(&node->slot, slot);
+    return dragon_error_trace(r);
+}
+
+int dragon_node_holder(struct dragon_node *node, uint32_t *holder_out)
+{
+    int r = 0;
+
+    if (dragon_observe(&node->slot) == DRAGON_NODE_NO_SLOT) {
+        pthread_mutex_lock(&node->mutex);
+        r = claim_slot_locked(node);
+        pthread_mutex_unlock(&node->mutex);
+    }
+    if (r == 0)
+        *holder_out = DRAGON_HOLDER_FIRST_SLOT + dragon_peek(&node->slot);
+    return dragon_error_trace(r);
+}
+
+/* A pidfd in the supervisor's epoll, with a tag that says what it stands for. */
+static int watch(struct dragon_node *node, int32_t pid, enum dragon_node_watched what)
+{
+    int fd, r;
+
+    if (!node->may_start_threads)
+        return 0;
+    if (node->epoll_fd < 0) {
+        r = dragon_os_epoll_create(&node->epoll_fd);
+        if (r < 0)
+            return dragon_error_trace(r);
+    }
+    r = dragon_node_start_watch_thread(node);
+    if (r == 0)
+        r = dragon_os_pidfd_open(pid, &fd);
+    if (r < 0)
+        return dragon_error_trace(r);
+    r = dragon_os_epoll_add(node->epoll_fd, fd,
+                            (uint64_t)fd << 32 | (uint64_t)pid << 1 | (uint64_t)what);
+    if (r < 0)
+        dragon_os_close(fd);
+    return dragon_error_trace(r);
+}
+
+int dragon_node_watch_child(struct dragon_node *node, int32_t pid)
+{
+    return dragon_error_trace(watch(node, pid, DRAGON_NODE_WATCHED_CHILD));
+}
+
+int dragon_node_follow(struct dragon_node *node, int32_t pid)
+{
+    return dragon_error_trace(watch(node, pid, DRAGON_NODE_WATCHED_LEADER));
+}

@@ -1,0 +1,87 @@
+#pragma once
+
+/*
+ * Node: everything of the runtime that one machine shares, and this process's
+ * part in it: the default pool, the table of processes, this process's slot,
+ * the runtime threads.
+ *
+ * The first process of a program opens a new node and is its head; children
+ * that it or its descendants start join it through the inherited file of the
+ * default pool. When the head ends, so do they all.
+ *
+ * The runtime threads are C threads that block all signals, are unknown to
+ * Python, sleep unless there is work, and show by name in ps -T:
+ *   dragon/memory     asks the system for memory ahead of its use; takes back
+ *                     the blocks of dead processes
+ *   dragon/channels   answers this process's doorbell: makes the file
+ *                     descriptors of its pollers readable
+ *   dragon/watch      the supervisor: a pidfd for each child that was started
+ *                     here, and for the head and a parent to follow
+ * The head has all three from the start; other processes have dragon/watch,
+ * and the others from the first operation that needs them.
+ *
+ * A process that was forked (os.fork, start method "fork") shares the node's
+ * memory, has none of the threads until it needs them, and takes a slot of its
+ * own before its first operation that needs one.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct dragon_channel;
+struct dragon_node;
+struct dragon_pool;
+struct dragon_poller;
+
+struct dragon_node_options {
+    int attach_fd;      /* the default pool of the node to join; -1: open a new node */
+    bool start_threads; /* false: none of the runtime threads, and no following of the head */
+};
+
+/* ---- lifetime ---- */
+
+/* Open or join a node and make it this process's current one. attach_fd is
+ * consumed, also on failure. -EBUSY: there is a current one. -EBADMSG:
+ * attach_fd is no pool of a node. -ESRCH: its head has ended. -ENOMEM, ... */
+int dragon_node_open(const struct dragon_node_options *options, struct dragon_node **node_out);
+
+/* Leave the node: this process ends cleanly. Blocks that it holds are freed.
+ * Its objects must not be used after this. NULL is fine. */
+void dragon_node_close(struct dragon_node *node);
+
+/* The node of this process, or NULL. Borrowed. */
+struct dragon_node *dragon_node_current(void);
+
+/* ---- use; any thread ---- */
+
+/* Borrowed. The first call makes the memory thread prefault the pool. */
+struct dragon_pool *dragon_node_pool(struct dragon_node *node);
+
+uint64_t dragon_node_id(const struct dragon_node *node);
+bool dragon_node_is_head(const struct dragon_node *node);
+
+/* Who holds this process's blocks: DRAGON_HOLDER_FIRST_SLOT + its slot. Claims
+ * a slot if it has none. -EAGAIN: the table is full. */
+int dragon_node_holder(struct dragon_node *node, uint32_t *holder_out);
+
+/* Watch a child of this process: when it dies uncleanly, take back what it
+ * held. -ESRCH: there is no such process (any more). */
+int dragon_node_watch_child(struct dragon_node *node, int32_t pid);
+
+/* End this process (SIGKILL) as soon as process pid ends. -ESRCH: it has. */
+int dragon_node_follow(struct dragon_node *node, int32_t pid);
+
+/* ---- pollers: a file descriptor that is readable while a channel has messages ---- */
+
+/* A poller of a channel that stays open until dragon_poller_close. -EMFILE,
+ * -EAGAIN, -ENOMEM. */
+int dragon_poller_open(struct dragon_node *node, struct dragon_channel *channel,
+                       struct dragon_poller **poller_out);
+void dragon_poller_close(struct dragon_poller *poller);
+
+/* The descriptor; borrowed, for poll, select, epoll; not to be read. */
+int dragon_poller_fd(const struct dragon_poller *poller);
+
+/* Make the descriptor say what the channel says now. To be called before it is
+ * waited for and after messages were taken through the channel. */
+void dragon_poller_update(struct dragon_poller *poller);

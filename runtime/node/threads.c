@@ -1,0 +1,165 @@
+/*
+ * The bodies of the runtime threads. Each sleeps on one thing: an eventcount,
+ * the process's doorbell, an epoll descriptor.
+ */
+#include "node/threads.h"
+
+#include "base/deadline.h"
+#include "base/error.h"
+#include "memory/pool.h"
+#include "os/os.h"
+
+#define PREFAULT_BYTES (UINT64_C(1) << 20)
+
+/* ---- memory ---- */
+
+static void serve(struct dragon_node *node, uint32_t requests)
+{
+    if (requests & DRAGON_NODE_PREFAULT)
+        (void)dragon_pool_prefault(node->pool, PREFAULT_BYTES); /* only a head start */
+    if (requests & DRAGON_NODE_SWEEP)
+        dragon_node_sweep_dead(node);
+}
+
+static void *memory_thread(void *argument)
+{
+    struct dragon_node *node = argument;
+
+    for (;;) {
+        uint32_t key = dragon_eventcount_prepare(&node->memory_work);
+        uint32_t requests = dragon_exchange(&node->memory_requests, 0);
+
+        if (requests)
+            serve(node, requests);
+        else
+            (void)dragon_eventcount_park_until(&node->memory_work, key, DRAGON_FOREVER);
+    }
+    return NULL;
+}
+
+void dragon_node_request(struct dragon_node *node, uint32_t request)
+{
+    dragon_fetch_or(&node->memory_requests, request);
+    dragon_eventcount_wake_one(&node->memory_work);
+}
+
+void dragon_node_sweep_dead(struct dragon_node *node)
+{
+    uint32_t n = dragon_table_n_slots(&node->table);
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct dragon_table_slot *slot = dragon_table_slot(&node->table, i);
+
+        if (dragon_observe(&slot->state) != DRAGON_TABLE_DEAD)
+            continue;
+        dragon_pool_sweep(node->pool, DRAGON_HOLDER_FIRST_SLOT + i);
+        dragon_table_release(&node->table, i);
+    }
+}
+
+/* ---- channels ---- */
+
+static bool has_bits(const uint64_t ready[DRAGON_DOORBELL_WORDS])
+{
+    uint64_t any = 0;
+
+    for (int i = 0; i < DRAGON_DOORBELL_WORDS; i++)
+        any |= ready[i];
+    return any != 0;
+}
+
+static void *channels_thread(void *argument)
+{
+    static const uint64_t all[DRAGON_DOORBELL_WORDS] = {
+        UINT64_MAX,
+        UINT64_MAX,
+        UINT64_MAX,
+        UINT64_MAX,
+    };
+    struct dragon_node *node = argument;
+    uint32_t index = dragon_observe(&node->slot);
+    struct dragon_table_slot *slot = dragon_table_slot(&node->table, index);
+
+    for (;;) {
+        uint64_t ready[DRAGON_DOORBELL_WORDS];
+
+        dragon_doorbell_wait(&slot->doorbell, dragon_peek(&node->n_pollers) != 0, ready);
+        /* Woken for no bit: time to look at all, for whoever set none. */
+        dragon_node_update_pollers(node, has_bits(ready) ? ready : all);
+    }
+    return NULL;
+}
+
+/* ---- supervisor ---- */
+
+static void child_ended(struct dragon_node *node, int32_t pid)
+{
+    struct dragon_table_slot *slot;
+    uint32_t index, alive = DRAGON_TABLE_ALIVE;
+
+    if (!dragon_table_find(&node->table, pid, &index))
+        return;
+    slot = dragon_table_slot(&node->table, index);
+    if (!dragon_replace(&slot->state, &alive, DRAGON_TABLE_DEAD))
+        return;
+    (void)dragon_node_start_memory_thread(node);
+    dragon_node_request(node, DRAGON_NODE_SWEEP);
+}
+
+static void *watch_thread(void *argument)
+{
+    struct dragon_node *node = argument;
+
+    for (;;) {
+        uint64_t tags[16];
+        int n = dragon_os_epoll_wait(node->epoll_fd, tags, 16, DRAGON_FOREVER);
+
+        for (int i = 0; i < n; i++) {
+            int fd = (int)(tags[i] >> 32);
+            int32_t pid = (int32_t)(tags[i] >> 1 & INT32_MAX);
+
+            if ((tags[i] & 1) == DRAGON_NODE_WATCHED_LEADER)
+                dragon_os_kill_self();
+            child_ended(node, pid);
+            dragon_os_epoll_remove(node->epoll_fd, fd);
+            dragon_os_close(fd);
+        }
+        if (n < 0)
+            return NULL; /* the descriptor was closed under us */
+    }
+}
+
+/* ---- starting them ---- */
+
+static int start_once(struct dragon_node *node, bool *has, const char *name, void *(*run)(void *))
+{
+    int r = 0;
+
+    pthread_mutex_lock(&node->mutex);
+    if (!*has) {
+        r = dragon_os_thread_start(name, run, node);
+        *has = r == 0;
+    }
+    pthread_mutex_unlock(&node->mutex);
+    return dragon_error_trace(r);
+}
+
+int dragon_node_start_memory_thread(struct dragon_node *node)
+{
+    return start_once(node, &node->has_memory_thread, "dragon/memory", memory_thread);
+}
+
+int dragon_node_start_channels_thread(struct dragon_node *node)
+{
+    uint32_t holder;
+    int r = dragon_node_holder(node, &holder);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    return start_once(node, &node->has_channels_thread, "dragon/channels", channels_thread);
+}
+
+int dragon_node_start_watch_thread(struct dragon_node *node)
+{
+    return start_once(node, &node->has_watch_thread, "dragon/watch", watch_thread);
+}

@@ -1,0 +1,69 @@
+#pragma once
+
+/* The runtime threads' work and the node's private state. For node/ only. */
+
+#include "node/node.h"
+
+#include "base/atomic.h"
+#include "process/table.h"
+#include "wait/eventcount.h"
+
+#include <pthread.h>
+
+#define DRAGON_NODE_NO_SLOT UINT32_MAX
+
+enum dragon_node_request {
+    DRAGON_NODE_PREFAULT = 1,
+    DRAGON_NODE_SWEEP = 2, /* some slots are DRAGON_TABLE_DEAD */
+};
+
+/* What a tag in the supervisor's epoll stands for. */
+enum dragon_node_watched {
+    DRAGON_NODE_WATCHED_CHILD = 0, /* tag: pid << 8 */
+    DRAGON_NODE_WATCHED_LEADER,    /* this process ends with it */
+};
+
+struct dragon_node {
+    struct dragon_pool *pool;
+    struct dragon_table table;
+    uint64_t id;
+    bool is_head;
+    bool may_start_threads;
+    int32_t head_pid;
+    _Atomic uint32_t slot;
+
+    /* Guards starting threads and claiming a slot. */
+    pthread_mutex_t mutex;
+    bool has_memory_thread;
+    bool has_channels_thread;
+    bool has_watch_thread;
+
+    /* Memory thread: requests are set, then it is woken. */
+    struct dragon_eventcount memory_work;
+    _Atomic uint32_t memory_requests;
+    _Atomic uint32_t is_prefaulted;
+
+    /* Supervisor. The epoll descriptor is close-on-exec. */
+    int epoll_fd;
+
+    /* Pollers, by doorbell bit. Guarded by pollers_mutex. */
+    pthread_mutex_t pollers_mutex;
+    struct dragon_poller *pollers[DRAGON_DOORBELL_BITS];
+    unsigned next_bit;
+    _Atomic unsigned n_pollers;
+};
+
+/* Start each thread unless it runs. 0 or -EAGAIN. */
+int dragon_node_start_memory_thread(struct dragon_node *node);
+int dragon_node_start_channels_thread(struct dragon_node *node);
+int dragon_node_start_watch_thread(struct dragon_node *node);
+
+/* Ask the memory thread for something. */
+void dragon_node_request(struct dragon_node *node, uint32_t request);
+
+/* Take back what the processes in DRAGON_TABLE_DEAD slots held. */
+void dragon_node_sweep_dead(struct dragon_node *node);
+
+/* Make the descriptors of the pollers with these bits say what is. */
+void dragon_node_update_pollers(struct dragon_node *node,
+                                const uint64_t ready[DRAGON_DOORBELL_WORDS]);

@@ -1,0 +1,108 @@
+#pragma once
+
+/*
+ * All that the runtime asks of the operating system, in one header, so that a
+ * port or a fake replaces one file. Unless said otherwise a function returns 0
+ * or -errno, may be called by any thread, and retries on EINTR itself.
+ * File descriptors that are made here are close-on-exec.
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* ---- memory ---- */
+
+/* An anonymous memory file of size_bytes (sparse: no page is used yet) that
+ * can be neither shrunk nor, later, sealed. name shows in /proc/PID/maps. */
+int dragon_os_memfd(const char *name, uint64_t size_bytes, int *fd_out);
+
+/* A POSIX shared-memory file "/name", mode 0600. create: fails with -EEXIST if
+ * it exists. size_bytes is used only then. */
+int dragon_os_shm_open(const char *name, bool create, uint64_t size_bytes, int *fd_out);
+int dragon_os_shm_unlink(const char *name);
+
+/* Size of the file behind fd; and a check that it cannot shrink under us:
+ * -EBADMSG if it is neither a memfd of ours nor a POSIX shared-memory file. */
+int dragon_os_file_size(int fd, uint64_t *size_bytes_out);
+
+/* Map the whole file, readable and writable, shared. */
+int dragon_os_map(int fd, uint64_t size_bytes, void **base_out);
+void dragon_os_unmap(void *base, uint64_t size_bytes);
+
+/* Make sure that the range has memory behind it, so that touching it cannot
+ * raise SIGBUS. -ENOSPC or -ENOMEM if there is none, -EFBIG above RLIMIT_FSIZE
+ * (SIGXFSZ must be ignored by the process). */
+int dragon_os_commit(int fd, uint64_t offset, uint64_t size_bytes);
+
+/* Give the pages of a range back to the system. They read as zero afterwards. */
+int dragon_os_decommit(int fd, uint64_t offset, uint64_t size_bytes);
+
+/* The least of: physical memory, the cgroup's memory limit, RLIMIT_AS and
+ * RLIMIT_FSIZE. Bytes. */
+uint64_t dragon_os_memory_limit(void);
+
+/* ---- sleeping ---- */
+
+enum dragon_os_futex_outcome {
+    DRAGON_OS_FUTEX_TIMEOUT = 1,
+    DRAGON_OS_FUTEX_INTERRUPTED, /* a signal handler ran */
+};
+
+/* Sleep while *word == value, until woken or deadline_ns. Works between
+ * processes that map the same file. 0 (woken, spurious, or *word differed),
+ * or an outcome. The one call here that reports EINTR: signal handlers of the
+ * program (Ctrl-C) must get their turn. */
+int dragon_os_futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t deadline_ns);
+
+/* Wake at most n sleepers; the number woken. Async-signal-safe. */
+int dragon_os_futex_wake(_Atomic uint32_t *word, int n);
+
+/* Let another thread run that waits for this core. */
+void dragon_os_yield(void);
+
+/* ---- processes and threads ---- */
+
+int32_t dragon_os_pid(void);
+
+/* When the process started, in clock ticks since boot: tells a reused pid from
+ * the process that had it before. -ESRCH if there is no such process. */
+int dragon_os_start_time(int32_t pid, uint64_t *ticks_out);
+
+int dragon_os_pidfd_open(int32_t pid, int *fd_out);
+
+/* Send SIGKILL to the calling process. Does not return. */
+_Noreturn void dragon_os_kill_self(void);
+
+/* True if the process behind pidfd has ended (it may still be a zombie). */
+bool dragon_os_pidfd_ended(int pidfd);
+
+/* Start a thread that is detached, blocks all signals, has a small stack and
+ * shows under name (at most 15 bytes) in ps -T. -EAGAIN as pthread_create. */
+int dragon_os_thread_start(const char *name, void *(*run)(void *), void *argument);
+
+/* Number of cores this process may run on, at least 1. */
+int dragon_os_cpu_count(void);
+
+/* ---- file descriptors ---- */
+
+int dragon_os_eventfd(int *fd_out);
+
+/* Make an eventfd readable, or not. Never blocks. */
+void dragon_os_eventfd_raise(int fd);
+void dragon_os_eventfd_lower(int fd);
+
+int dragon_os_epoll_create(int *fd_out);
+int dragon_os_epoll_add(int epoll_fd, int fd, uint64_t tag);
+void dragon_os_epoll_remove(int epoll_fd, int fd);
+
+/* Wait for up to max ready fds; their tags into tags_out. The number, which is
+ * 0 at the deadline. */
+int dragon_os_epoll_wait(int epoll_fd, uint64_t *tags_out, int max, int64_t deadline_ns);
+
+void dragon_os_close(int fd);
+
+/* Fill size_bytes (at most 256) with random bytes. */
+int dragon_os_random(void *bytes_out, size_t size_bytes);

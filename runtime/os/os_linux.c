@@ -1,0 +1,429 @@
+#include "os/os.h"
+
+#include "base/atomic.h"
+#include "base/deadline.h"
+#include "base/error.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
+#define THREAD_STACK_BYTES (128 * 1024)
+
+/* ---- memory ---- */
+
+static int resize_new_file(int fd, uint64_t size_bytes)
+{
+    if (ftruncate(fd, (off_t)size_bytes) < 0)
+        return dragon_error_origin(-errno);
+    return 0;
+}
+
+int dragon_os_memfd(const char *name, uint64_t size_bytes, int *fd_out)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int r;
+
+    if (fd < 0)
+        return dragon_error_origin(-errno);
+    r = resize_new_file(fd, size_bytes);
+    if (r < 0)
+        goto close_fd;
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+        r = dragon_error_origin(-errno);
+        goto close_fd;
+    }
+    *fd_out = fd;
+    return 0;
+
+close_fd:
+    close(fd);
+    return r;
+}
+
+int dragon_os_shm_open(const char *name, bool create, uint64_t size_bytes, int *fd_out)
+{
+    int fd = shm_open(name, O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0), 0600);
+    int r;
+
+    if (fd < 0)
+        return dragon_error_origin(-errno);
+    if (create) {
+        r = resize_new_file(fd, size_bytes);
+        if (r < 0) {
+            close(fd);
+            shm_unlink(name);
+            return r;
+        }
+    }
+    *fd_out = fd;
+    return 0;
+}
+
+int dragon_os_shm_unlink(const char *name)
+{
+    return shm_unlink(name) < 0 ? dragon_error_origin(-errno) : 0;
+}
+
+int dragon_os_file_size(int fd, uint64_t *size_bytes_out)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return dragon_error_origin(-errno);
+    if (!S_ISREG(st.st_mode) || st.st_uid != geteuid())
+        return dragon_error_origin(-EBADMSG);
+    *size_bytes_out = (uint64_t)st.st_size;
+    return 0;
+}
+
+int dragon_os_map(int fd, uint64_t size_bytes, void **base_out)
+{
+    void *base;
+
+    base = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (base == MAP_FAILED)
+        return dragon_error_origin(-errno);
+    *base_out = base;
+    return 0;
+}
+
+void dragon_os_unmap(void *base, uint64_t size_bytes)
+{
+    munmap(base, size_bytes);
+}
+
+int dragon_os_commit(int fd, uint64_t offset, uint64_t size_bytes)
+{
+    int r;
+
+    do {
+        r = fallocate(fd, 0, (off_t)offset, (off_t)size_bytes);
+    } while (r < 0 && errno == EINTR);
+    return r < 0 ? dragon_error_origin(-errno) : 0;
+}
+
+int dragon_os_decommit(int fd, uint64_t offset, uint64_t size_bytes)
+{
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    int r;
+
+    do {
+        r = fallocate(fd, mode, (off_t)offset, (off_t)size_bytes);
+    } while (r < 0 && errno == EINTR);
+    return r < 0 ? dragon_error_origin(-errno) : 0;
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t resource_limit(int resource)
+{
+    struct rlimit limit;
+
+    if (getrlimit(resource, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+        return UINT64_MAX;
+    return limit.rlim_cur;
+}
+
+/* "max" and a missing file both mean: no limit. */
+static uint64_t number_in_file(const char *path)
+{
+    char text[32];
+    ssize_t n;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return UINT64_MAX;
+    n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0 || text[0] < '0' || text[0] > '9')
+        return UINT64_MAX;
+    text[n] = '\0';
+    return strtoull(text, NULL, 10);
+}
+
+/* In a container the cgroup's own files appear at the root of its mount; on
+ * the host the limit of a nested group is in the group's folder. */
+static uint64_t cgroup_limit(void)
+{
+    char line[PATH_MAX], path[PATH_MAX + 64];
+    uint64_t limit = number_in_file("/sys/fs/cgroup/memory.max");
+    ssize_t n;
+    char *group;
+    int fd = open("/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return limit;
+    n = read(fd, line, sizeof line - 1);
+    close(fd);
+    if (n <= 0)
+        return limit;
+    line[n] = '\0';
+    group = strstr(line, "0::/");
+    if (!group)
+        return limit;
+    group += strlen("0::");
+    group[strcspn(group, "\n")] = '\0';
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
+    return smaller(limit, number_in_file(path));
+}
+
+uint64_t dragon_os_memory_limit(void)
+{
+    uint64_t limit = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+
+    limit = smaller(limit, resource_limit(RLIMIT_AS));
+    limit = smaller(limit, resource_limit(RLIMIT_FSIZE));
+    return smaller(limit, cgroup_limit());
+}
+
+/* ---- sleeping ---- */
+
+static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout,
+                  uint32_t bits)
+{
+    return syscall(SYS_futex, word, op, value, timeout, NULL, bits);
+}
+
+int dragon_os_futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t deadline_ns)
+{
+    struct timespec deadline, *timeout = NULL;
+
+    if (deadline_ns != DRAGON_FOREVER) {
+        deadline.tv_sec = deadline_ns / DRAGON_NS_PER_S;
+        deadline.tv_nsec = deadline_ns % DRAGON_NS_PER_S;
+        timeout = &deadline;
+    }
+    /* The bitset form takes an absolute time on CLOCK_MONOTONIC. */
+    if (futex(word, FUTEX_WAIT_BITSET, value, timeout, FUTEX_BITSET_MATCH_ANY) == 0)
+        return 0;
+    switch (errno) {
+    case ETIMEDOUT:
+        return DRAGON_OS_FUTEX_TIMEOUT;
+    case EINTR:
+        return DRAGON_OS_FUTEX_INTERRUPTED;
+    case EAGAIN:
+        return 0;
+    default:
+        return dragon_error_origin(-errno);
+    }
+}
+
+int dragon_os_futex_wake(_Atomic uint32_t *word, int n)
+{
+    long woken = futex(word, FUTEX_WAKE, (uint32_t)n, NULL, 0);
+
+    return woken < 0 ? 0 : (int)woken;
+}
+
+void dragon_os_yield(void)
+{
+    sched_yield();
+}
+
+/* ---- processes and threads ---- */
+
+int32_t dragon_os_pid(void)
+{
+    return getpid();
+}
+
+/* Field 22 of /proc/PID/stat; field 2 is the program's name in parentheses and
+ * may itself hold spaces and parentheses, so counting starts at the last ')'. */
+int dragon_os_start_time(int32_t pid, uint64_t *ticks_out)
+{
+    char path[32], text[1024];
+    char *at;
+    ssize_t n;
+    int fd;
+
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return dragon_error_origin(errno == ENOENT ? -ESRCH : -errno);
+    n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0)
+        return dragon_error_origin(-ESRCH);
+    text[n] = '\0';
+    at = strrchr(text, ')');
+    for (int field = 2; at && field < 22; field++)
+        at = strchr(at + 1, ' ');
+    if (!at)
+        return dragon_error_origin(-EPROTO);
+    *ticks_out = strtoull(at, NULL, 10);
+    return 0;
+}
+
+int dragon_os_pidfd_open(int32_t pid, int *fd_out)
+{
+    long fd = syscall(SYS_pidfd_open, pid, 0);
+
+    if (fd < 0)
+        return dragon_error_origin(-errno);
+    *fd_out = (int)fd;
+    return 0;
+}
+
+_Noreturn void dragon_os_kill_self(void)
+{
+    kill(getpid(), SIGKILL);
+    for (;;)
+        pause();
+}
+
+bool dragon_os_pidfd_ended(int pidfd)
+{
+    /* A pidfd is readable exactly when its process has ended. */
+    struct pollfd item = {.fd = pidfd, .events = POLLIN};
+
+    return poll(&item, 1, 0) == 1;
+}
+
+int dragon_os_thread_start(const char *name, void *(*run)(void *), void *argument)
+{
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    pthread_t thread;
+    int r;
+
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES);
+    /* A thread inherits the mask of its maker: block around the start, or a
+     * signal could arrive in it before it blocks them itself. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    r = pthread_create(&thread, &attributes, run, argument);
+    if (r == 0)
+        pthread_setname_np(thread, name);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return r == 0 ? 0 : dragon_error_origin(-r);
+}
+
+int dragon_os_cpu_count(void)
+{
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
+        return CPU_COUNT(&set);
+    return 1;
+}
+
+/* ---- file descriptors ---- */
+
+int dragon_os_eventfd(int *fd_out)
+{
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    if (fd < 0)
+        return dragon_error_origin(-errno);
+    *fd_out = fd;
+    return 0;
+}
+
+void dragon_os_eventfd_raise(int fd)
+{
+    /* Fails only when the counter is full: readable already. */
+    (void)!eventfd_write(fd, 1);
+}
+
+void dragon_os_eventfd_lower(int fd)
+{
+    eventfd_t value;
+
+    (void)!eventfd_read(fd, &value);
+}
+
+int dragon_os_epoll_create(int *fd_out)
+{
+    int fd = epoll_create1(EPOLL_CLOEXEC);
+
+    if (fd < 0)
+        return dragon_error_origin(-errno);
+    *fd_out = fd;
+    return 0;
+}
+
+int dragon_os_epoll_add(int epoll_fd, int fd, uint64_t tag)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = tag};
+
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
+        return dragon_error_origin(-errno);
+    return 0;
+}
+
+void dragon_os_epoll_remove(int epoll_fd, int fd)
+{
+    epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+static int milliseconds_until(int64_t deadline_ns)
+{
+    int64_t remaining_ns = dragon_deadline_remaining_ns(deadline_ns);
+
+    if (remaining_ns == DRAGON_FOREVER)
+        return -1;
+    if (remaining_ns > INT_MAX * INT64_C(1000000))
+        return INT_MAX;
+    return (int)((remaining_ns + 999999) / 1000000);
+}
+
+int dragon_os_epoll_wait(int epoll_fd, uint64_t *tags_out, int max, int64_t deadline_ns)
+{
+    struct epoll_event events[16];
+    int n;
+
+    if (max > 16)
+        max = 16;
+    do {
+        n = epoll_wait(epoll_fd, events, max, milliseconds_until(deadline_ns));
+    } while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return dragon_error_origin(-errno);
+    for (int i = 0; i < n; i++)
+        tags_out[i] = events[i].data.u64;
+    return n;
+}
+
+void dragon_os_close(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+int dragon_os_random(void *bytes_out, size_t size_bytes)
+{
+    ssize_t n;
+
+    do {
+        n = getrandom(bytes_out, size_bytes, 0);
+    } while (n < 0 && errno == EINTR);
+    return n == (ssize_t)size_bytes ? 0 : dragon_error_origin(n < 0 ? -errno : -EIO);
+}

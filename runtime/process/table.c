@@ -1,0 +1,205 @@
+#include "process/table.h"
+
+#include "base/error.h"
+#include "memory/pool.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+/* Segment 0 has the first 64 slots, segment n the slots 64 << (n - 1) up to
+ * 64 << n. */
+static uint32_t segment_first(uint32_t segment)
+{
+    return segment == 0 ? 0 : DRAGON_TABLE_FIRST_SLOTS << (segment - 1);
+}
+
+static uint32_t segment_slots(uint32_t segment)
+{
+    return segment == 0 ? DRAGON_TABLE_FIRST_SLOTS : segment_first(segment);
+}
+
+static uint32_t segment_of(uint32_t slot)
+{
+    uint32_t segment = 0;
+
+    while (slot >= segment_first(segment) + segment_slots(segment))
+        segment++;
+    return segment;
+}
+
+static int add_segment_locked(struct dragon_table *table)
+{
+    uint32_t n = dragon_peek(&table->shared->n_segments);
+    uint64_t size_bytes;
+    struct dragon_handle handle;
+    int r;
+
+    if (n == DRAGON_TABLE_SEGMENTS)
+        return DRAGON_TABLE_FULL;
+    size_bytes = segment_slots(n) * sizeof(struct dragon_table_slot);
+    r = dragon_pool_alloc(table->pool, size_bytes, DRAGON_HOLDER_RUNTIME, &handle);
+    if (r != 0)
+        return r < 0 ? dragon_error_trace(r) : DRAGON_TABLE_FULL;
+    memset(dragon_pool_at(table->pool, handle.offset), 0, size_bytes);
+    dragon_poke(&table->shared->segments[n], handle.offset);
+    dragon_publish(&table->shared->n_segments, n + 1); /* pairs with dragon_table_n_slots */
+    return 0;
+}
+
+int dragon_table_create(struct dragon_table *table, struct dragon_pool *pool,
+                        struct dragon_handle *handle_out)
+{
+    int r;
+
+    r = dragon_pool_alloc(pool, sizeof *table->shared, DRAGON_HOLDER_RUNTIME, handle_out);
+    if (r != 0)
+        return dragon_error_trace(r);
+    table->pool = pool;
+    table->shared = dragon_pool_at(pool, handle_out->offset);
+    memset(table->shared, 0, sizeof *table->shared);
+    r = dragon_mutex_init(&table->shared->mutex);
+    if (r < 0)
+        return dragon_error_trace(r);
+    return dragon_error_trace(add_segment_locked(table));
+}
+
+int dragon_table_open(struct dragon_table *table, struct dragon_pool *pool,
+                      const struct dragon_handle *handle)
+{
+    uint64_t size_bytes;
+    void *address;
+    int r;
+
+    r = dragon_pool_resolve(pool, handle, &address, &size_bytes);
+    if (r < 0)
+        return dragon_error_trace(r);
+    if (size_bytes < sizeof *table->shared)
+        return dragon_error_origin(-EBADMSG);
+    *table = (struct dragon_table){.pool = pool, .shared = address};
+    return 0;
+}
+
+uint32_t dragon_table_n_slots(struct dragon_table *table)
+{
+    uint32_t n = dragon_observe(&table->shared->n_segments);
+
+    if (n > DRAGON_TABLE_SEGMENTS)
+        n = DRAGON_TABLE_SEGMENTS;
+    return n == 0 ? 0 : segment_first(n - 1) + segment_slots(n - 1);
+}
+
+static uint64_t slot_offset(struct dragon_table *table, uint32_t slot)
+{
+    uint32_t segment = segment_of(slot);
+
+    return dragon_peek(&table->shared->segments[segment]) +
+           (slot - segment_first(segment)) * sizeof(struct dragon_table_slot);
+}
+
+struct dragon_table_slot *dragon_table_slot(struct dragon_table *table, uint32_t slot)
+{
+    if (slot >= dragon_table_n_slots(table))
+        return NULL;
+    return dragon_pool_at(table->pool, slot_offset(table, slot));
+}
+
+uint64_t dragon_table_doorbell_offset(struct dragon_table *table, uint32_t slot)
+{
+    _Static_assert(offsetof(struct dragon_table_slot, doorbell) % 64 == 0, "channels pack it");
+    return slot_offset(table, slot) + offsetof(struct dragon_table_slot, doorbell);
+}
+
+/* Nobody took care of the death of this slot's process: it ended together with
+ * those who would have. */
+static bool is_abandoned(struct dragon_table_slot *slot)
+{
+    uint64_t ticks;
+
+    if (dragon_observe(&slot->state) == DRAGON_TABLE_DEAD)
+        return false;
+    return dragon_os_start_time(dragon_peek(&slot->pid), &ticks) < 0 ||
+           ticks != dragon_peek(&slot->start_ticks);
+}
+
+static bool find_free_locked(struct dragon_table *table, uint32_t *slot_out)
+{
+    uint32_t n = dragon_table_n_slots(table);
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (dragon_peek(&dragon_table_slot(table, i)->state) == DRAGON_TABLE_FREE) {
+            *slot_out = i;
+            return true;
+        }
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (!is_abandoned(dragon_table_slot(table, i)))
+            continue;
+        dragon_pool_sweep(table->pool, DRAGON_HOLDER_FIRST_SLOT + i);
+        *slot_out = i;
+        return true;
+    }
+    return false;
+}
+
+static int claim_locked(struct dragon_table *table, int32_t pid, int32_t parent_pid,
+                        uint64_t start_ticks, uint32_t *slot_out)
+{
+    struct dragon_table_slot *slot;
+    uint32_t index;
+    int r = 0;
+
+    while (r == 0 && !find_free_locked(table, &index))
+        r = add_segment_locked(table);
+    if (r != 0)
+        return dragon_error_trace(r);
+    slot = dragon_table_slot(table, index);
+    dragon_poke(&slot->pid, pid);
+    dragon_poke(&slot->start_ticks, start_ticks);
+    slot->parent_pid = parent_pid;
+    dragon_doorbell_init(&slot->doorbell);
+    dragon_publish(&slot->state, DRAGON_TABLE_ALIVE);
+    *slot_out = index;
+    return 0;
+}
+
+int dragon_table_claim(struct dragon_table *table, int32_t pid, int32_t parent_pid,
+                       uint32_t *slot_out)
+{
+    uint64_t start_ticks;
+    int r;
+
+    r = dragon_os_start_time(pid, &start_ticks);
+    if (r < 0)
+        return dragon_error_trace(r);
+    r = dragon_mutex_lock(&table->shared->mutex);
+    if (r < 0)
+        return dragon_error_trace(r);
+    r = claim_locked(table, pid, parent_pid, start_ticks, slot_out);
+    dragon_mutex_unlock(&table->shared->mutex);
+    return dragon_error_trace(r);
+}
+
+void dragon_table_release(struct dragon_table *table, uint32_t slot)
+{
+    struct dragon_table_slot *s = dragon_table_slot(table, slot);
+
+    if (s)
+        dragon_publish(&s->state, DRAGON_TABLE_FREE);
+}
+
+bool dragon_table_find(struct dragon_table *table, int32_t pid, uint32_t *slot_out)
+{
+    uint32_t n = dragon_table_n_slots(table);
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct dragon_table_slot *slot = dragon_table_slot(table, i);
+
+        if (dragon_peek(&slot->pid) == pid && dragon_observe(&slot->state) != DRAGON_TABLE_FREE) {
+            *slot_out = i;
+            return true;
+        }
+    }
+    return false;
+}

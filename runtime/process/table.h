@@ -1,0 +1,94 @@
+#pragma once
+
+/*
+ * Table of the processes of a node, in its default pool. A process has a slot
+ * from the moment it opens the node until it closes it or its death has been
+ * dealt with; blocks that it holds carry the slot's number
+ * (DRAGON_HOLDER_FIRST_SLOT + slot).
+ *
+ * The table grows by segments that never move: the first has 64 slots, each
+ * further one as many as all before it.
+ *
+ * Who writes: a free slot: who claims it, under the table's mutex. A claimed
+ * slot: its own process; `state` also whoever has seen that process dead.
+ * A process that dies while it claims leaves a slot whose pid is not set or
+ * not alive: the next claim takes it.
+ */
+
+#include "base/atomic.h"
+#include "memory/handle.h"
+#include "wait/doorbell.h"
+#include "wait/mutex.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct dragon_pool;
+
+#define DRAGON_TABLE_FIRST_SLOTS 64u
+#define DRAGON_TABLE_SEGMENTS 12 /* 131072 slots */
+
+enum dragon_table_state {
+    DRAGON_TABLE_FREE = 0,
+    DRAGON_TABLE_ALIVE,
+    DRAGON_TABLE_ENDING, /* clean exit under way: its end is no event */
+    DRAGON_TABLE_DEAD,   /* its blocks are being taken back */
+};
+
+struct dragon_table_slot {
+    _Atomic uint32_t state;
+    _Atomic int32_t pid;
+    _Atomic uint64_t start_ticks; /* tells the process from a later one with its pid */
+    int32_t parent_pid;
+    uint32_t reserved0;
+    uint64_t reserved1[5];
+    struct dragon_doorbell doorbell;
+    uint64_t reserved2[2];
+};
+
+_Static_assert(sizeof(struct dragon_table_slot) == 128, "shared layout");
+
+struct dragon_table_shared {
+    struct dragon_mutex mutex;
+    _Atomic uint32_t n_segments;
+    uint32_t reserved;
+    _Atomic uint64_t segments[DRAGON_TABLE_SEGMENTS]; /* offsets in the pool */
+};
+
+/* The table as this process sees it. */
+struct dragon_table {
+    struct dragon_pool *pool;          /* borrowed */
+    struct dragon_table_shared *shared; /* in the pool */
+};
+
+enum dragon_table_outcome {
+    DRAGON_TABLE_FULL = 1,
+};
+
+/* A new table in a pool; the handle is how others find it. Outcomes of
+ * dragon_pool_alloc. */
+int dragon_table_create(struct dragon_table *table, struct dragon_pool *pool,
+                        struct dragon_handle *handle_out);
+
+/* -EBADMSG: the handle names no table. */
+int dragon_table_open(struct dragon_table *table, struct dragon_pool *pool,
+                      const struct dragon_handle *handle);
+
+/* Enter a living process. 0; DRAGON_TABLE_FULL; -ESRCH. */
+int dragon_table_claim(struct dragon_table *table, int32_t pid, int32_t parent_pid,
+                       uint32_t *slot_out);
+
+/* Make a slot free for the next one. */
+void dragon_table_release(struct dragon_table *table, uint32_t slot);
+
+/* The slot's memory; NULL if the table has no such slot. Never moves. */
+struct dragon_table_slot *dragon_table_slot(struct dragon_table *table, uint32_t slot);
+
+/* The slot of a process that has one. False: none. */
+bool dragon_table_find(struct dragon_table *table, int32_t pid, uint32_t *slot_out);
+
+/* Offset of a slot's doorbell in the pool. */
+uint64_t dragon_table_doorbell_offset(struct dragon_table *table, uint32_t slot);
+
+/* Number of slots, claimed or free. */
+uint32_t dragon_table_n_slots(struct dragon_table *table);
