@@ -1,0 +1,808 @@
+#include "codec.h"
+
+#include "block.h"
+
+#include "base/deadline.h"
+#include "memory/pool.h"
+
+#include <string.h>
+
+enum kind {
+    KIND_NONE = 1,
+    KIND_TRUE,
+    KIND_FALSE,
+    KIND_INT,
+    KIND_FLOAT,
+    KIND_BYTES,
+    KIND_STR,
+    KIND_TUPLE,
+    KIND_PICKLE,
+    KIND_PICKLE_WITH_BUFFERS,
+};
+
+/* Buffers below this are cheaper inside the pickle, and copies above it are
+ * made without the GIL. */
+#define LARGE_BYTES 65536
+
+#define MAX_TUPLE_ITEMS 12
+
+/* In a block of KIND_PICKLE_WITH_BUFFERS, before the pickle and the buffers. */
+struct buffer_entry {
+    uint64_t offset; /* in the block */
+    uint64_t size_bytes;
+    uint64_t is_readonly;
+};
+
+struct buffers_header {
+    uint64_t pickle_offset;
+    uint64_t pickle_bytes;
+    uint64_t n_buffers;
+    struct buffer_entry entries[];
+};
+
+/* ---- memory ---- */
+
+static void copy(void *to, const void *from, size_t n)
+{
+    if (n < LARGE_BYTES) {
+        memcpy(to, from, n);
+        return;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    memcpy(to, from, n);
+    Py_END_ALLOW_THREADS
+}
+
+static struct dragon_handle block_handle(struct dragon_pool *pool,
+                                         const struct dragon_message *message)
+{
+    return (struct dragon_handle){
+        .node = dragon_pool_node(pool),
+        .pool = dragon_pool_number(pool),
+        .generation = message->block_generation,
+        .offset = message->block_offset,
+    };
+}
+
+/* A block for the message. Its memory, or NULL with PoolFull. */
+static void *add_block(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+                       size_t size_bytes, struct dragon_message *message)
+{
+    struct dragon_handle handle;
+    int r = dragon_pool_alloc(pool, size_bytes, holder, &handle);
+
+    if (r == DRAGON_POOL_FULL)
+        return dragon_py_raise_pool_full(state, pool, size_bytes, "put");
+    if (r < 0)
+        return dragon_py_raise(state, r, "put");
+    message->block_offset = handle.offset;
+    message->block_generation = handle.generation;
+    message->block_lines = (uint32_t)(size_bytes / 64 + 1);
+    return dragon_pool_at(pool, handle.offset);
+}
+
+void dragon_py_discard(struct dragon_pool *pool, const struct dragon_message *message)
+{
+    struct dragon_handle handle = block_handle(pool, message);
+
+    if (dragon_message_has_block(message))
+        dragon_pool_free(pool, &handle);
+}
+
+/* n bytes of payload: inline, or in a block with n inline. */
+static int store(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+                 const char *bytes, size_t n, struct dragon_message *message)
+{
+    uint64_t length = n;
+    void *block;
+
+    if (n <= DRAGON_MESSAGE_INLINE_BYTES) {
+        memcpy(message->bytes, bytes, n);
+        message->size_bytes = (uint32_t)n;
+        return 0;
+    }
+    block = add_block(state, pool, holder, n, message);
+    if (!block)
+        return -1;
+    copy(block, bytes, n);
+    memcpy(message->bytes, &length, sizeof length);
+    message->size_bytes = sizeof length;
+    return 0;
+}
+
+/* Where the payload of a received message is. */
+struct payload {
+    const char *bytes;
+    size_t n;
+    struct dragon_handle handle; /* of the block, if there is one */
+    bool has_block;
+};
+
+static int bad_message(struct dragon_py_state *state)
+{
+    PyErr_SetString(state->stale_handle, "get: the message makes no sense: another process wrote "
+                                         "over it");
+    return -1;
+}
+
+static int find_payload(struct dragon_py_state *state, struct dragon_pool *pool,
+                        const struct dragon_message *message, struct payload *payload_out)
+{
+    struct payload payload = {
+        .bytes = (const char *)message->bytes,
+        .n = message->size_bytes,
+        .has_block = dragon_message_has_block(message),
+    };
+    uint64_t length, size_bytes;
+    void *address;
+
+    if (payload.has_block) {
+        payload.handle = block_handle(pool, message);
+        if (dragon_pool_resolve(pool, &payload.handle, &address, &size_bytes) < 0 ||
+            message->size_bytes != sizeof length)
+            return bad_message(state);
+        memcpy(&length, message->bytes, sizeof length);
+        if (length > size_bytes)
+            return bad_message(state);
+        payload.bytes = address;
+        payload.n = length;
+    }
+    *payload_out = payload;
+    return 0;
+}
+
+/* ---- direct encoding ---- */
+
+/* One scalar: its kind and where its bytes are. */
+struct scalar {
+    enum kind kind;
+    const char *bytes;
+    size_t n;
+    union {
+        int64_t integer;
+        double real;
+    } value;
+};
+
+/* Fill *scalar_out and return true if object has a direct encoding. Borrows the
+ * object's bytes; no exception is left behind. */
+static bool as_scalar(PyObject *object, struct scalar *scalar_out)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    struct scalar *s = scalar_out;
+    Py_ssize_t n;
+    int overflow;
+
+    if (type == &PyLong_Type) {
+        s->value.integer = PyLong_AsLongLongAndOverflow(object, &overflow);
+        s->kind = KIND_INT;
+        s->bytes = (const char *)&s->value;
+        s->n = sizeof s->value;
+        return overflow == 0;
+    }
+    if (type == &PyBytes_Type) {
+        s->kind = KIND_BYTES;
+        s->bytes = PyBytes_AS_STRING(object);
+        s->n = (size_t)PyBytes_GET_SIZE(object);
+        return true;
+    }
+    if (type == &PyUnicode_Type) {
+        s->kind = KIND_STR;
+        s->bytes = PyUnicode_AsUTF8AndSize(object, &n);
+        if (!s->bytes) {
+            PyErr_Clear(); /* lone surrogates: pickle knows what to do */
+            return false;
+        }
+        s->n = (size_t)n;
+        return true;
+    }
+    if (type == &PyFloat_Type) {
+        s->value.real = PyFloat_AS_DOUBLE(object);
+        s->kind = KIND_FLOAT;
+        s->bytes = (const char *)&s->value;
+        s->n = sizeof s->value;
+        return true;
+    }
+    s->kind = object == Py_None ? KIND_NONE : object == Py_True ? KIND_TRUE : KIND_FALSE;
+    s->bytes = "";
+    s->n = 0;
+    return object == Py_None || object == Py_True || object == Py_False;
+}
+
+/* Items of a tuple lie behind each other: kind (1 byte), length (1), bytes. */
+static bool encode_tuple(PyObject *tuple, struct dragon_message *message)
+{
+    Py_ssize_t n_items = PyTuple_GET_SIZE(tuple);
+    size_t used = 0;
+    struct scalar item;
+
+    if (n_items > MAX_TUPLE_ITEMS)
+        return false;
+    for (Py_ssize_t i = 0; i < n_items; i++) {
+        if (!as_scalar(PyTuple_GET_ITEM(tuple, i), &item) ||
+            used + 2 + item.n > DRAGON_MESSAGE_INLINE_BYTES)
+            return false;
+        message->bytes[used] = (unsigned char)item.kind;
+        message->bytes[used + 1] = (unsigned char)item.n;
+        memcpy(message->bytes + used + 2, item.bytes, item.n);
+        used += 2 + item.n;
+    }
+    message->kind = KIND_TUPLE;
+    message->size_bytes = (uint32_t)used;
+    return true;
+}
+
+static PyObject *decode_bytes(const char *bytes, size_t n)
+{
+    PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)n);
+
+    if (result)
+        copy(PyBytes_AS_STRING(result), bytes, n);
+    return result;
+}
+
+static PyObject *decode_scalar(struct dragon_py_state *state, uint32_t kind, const char *bytes,
+                               size_t n)
+{
+    int64_t integer;
+    double real;
+
+    switch (kind) {
+    case KIND_NONE:
+        Py_RETURN_NONE;
+    case KIND_TRUE:
+        Py_RETURN_TRUE;
+    case KIND_FALSE:
+        Py_RETURN_FALSE;
+    case KIND_INT:
+        if (n != sizeof integer)
+            break;
+        memcpy(&integer, bytes, sizeof integer);
+        return PyLong_FromLongLong(integer);
+    case KIND_FLOAT:
+        if (n != sizeof real)
+            break;
+        memcpy(&real, bytes, sizeof real);
+        return PyFloat_FromDouble(real);
+    case KIND_BYTES:
+        return decode_bytes(bytes, n);
+    case KIND_STR:
+        return PyUnicode_DecodeUTF8(bytes, (Py_ssize_t)n, NULL);
+    default:
+        break;
+    }
+    bad_message(state);
+    return NULL;
+}
+
+static Py_ssize_t count_items(const unsigned char *bytes, size_t n)
+{
+    Py_ssize_t n_items = 0;
+    size_t at = 0;
+
+    while (at + 2 <= n) {
+        at += 2 + (size_t)bytes[at + 1];
+        n_items++;
+    }
+    return at == n ? n_items : -1;
+}
+
+static PyObject *decode_tuple(struct dragon_py_state *state, const struct dragon_message *message)
+{
+    const unsigned char *at = message->bytes;
+    Py_ssize_t n_items = count_items(at, message->size_bytes);
+    PyObject *tuple;
+
+    if (n_items < 0) {
+        bad_message(state);
+        return NULL;
+    }
+    tuple = PyTuple_New(n_items);
+    for (Py_ssize_t i = 0; tuple && i < n_items; i++) {
+        PyObject *item = decode_scalar(state, at[0], (const char *)at + 2, at[1]);
+
+        at += 2 + at[1];
+        if (item)
+            PyTuple_SET_ITEM(tuple, i, item);
+        else
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+/* ---- pickling ---- */
+
+/* Where a pickler writes to: a growing buffer, and the large buffers that are
+ * to travel out of band. Kept for the next pickle, unless it grew very large. */
+struct sink {
+    PyObject_HEAD
+    char *bytes;
+    size_t n;
+    size_t capacity;
+    PyObject *buffers; /* list of contiguous memoryviews */
+};
+
+#define KEPT_SINK_BYTES (1 << 20)
+
+static PyObject *sink_write(struct sink *self, PyObject *data)
+{
+    Py_buffer view;
+
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    if (self->n + (size_t)view.len > self->capacity) {
+        size_t capacity = 2 * self->capacity + (size_t)view.len;
+        char *bytes = PyMem_Realloc(self->bytes, capacity);
+
+        if (!bytes) {
+            PyBuffer_Release(&view);
+            return PyErr_NoMemory();
+        }
+        self->bytes = bytes;
+        self->capacity = capacity;
+    }
+    memcpy(self->bytes + self->n, view.buf, (size_t)view.len);
+    self->n += (size_t)view.len;
+    PyBuffer_Release(&view);
+    Py_RETURN_NONE;
+}
+
+/* The pickler's buffer_callback: a false result means out of band. */
+static PyObject *sink_take_buffer(struct sink *self, PyObject *pickle_buffer)
+{
+    PyObject *raw = PyObject_CallMethod(pickle_buffer, "raw", NULL);
+    int r;
+
+    if (!raw) {
+        PyErr_Clear(); /* not contiguous: inside the pickle */
+        Py_RETURN_TRUE;
+    }
+    if (PyMemoryView_GET_BUFFER(raw)->len < LARGE_BYTES) {
+        Py_DECREF(raw);
+        Py_RETURN_TRUE;
+    }
+    r = PyList_Append(self->buffers, raw);
+    Py_DECREF(raw);
+    if (r < 0)
+        return NULL;
+    Py_RETURN_FALSE;
+}
+
+static void sink_reset(struct sink *self)
+{
+    self->n = 0;
+    if (PyList_GET_SIZE(self->buffers) > 0)
+        PyList_SetSlice(self->buffers, 0, PyList_GET_SIZE(self->buffers), NULL);
+    if (self->capacity > KEPT_SINK_BYTES) {
+        PyMem_Free(self->bytes);
+        self->bytes = NULL;
+        self->capacity = 0;
+    }
+}
+
+static void sink_dealloc(struct sink *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyMem_Free(self->bytes);
+    Py_XDECREF(self->buffers);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef sink_methods[] = {
+    {"write", (PyCFunction)sink_write, METH_O, NULL},
+    {"take_buffer", (PyCFunction)sink_take_buffer, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot sink_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("Where pickles are written.")},
+    {Py_tp_dealloc, sink_dealloc},
+    {Py_tp_methods, sink_methods},
+    {0, NULL},
+};
+
+static PyType_Spec sink_spec = {
+    .name = "_dragon._Sink",
+    .basicsize = sizeof(struct sink),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = sink_slots,
+};
+
+static PyObject *new_sink(struct dragon_py_state *state)
+{
+    struct sink *self = PyObject_New(struct sink, state->sink_type);
+
+    if (!self)
+        return NULL;
+    self->bytes = NULL;
+    self->n = 0;
+    self->capacity = 0;
+    self->buffers = PyList_New(0);
+    if (!self->buffers)
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+/* A strong reference to module.name, or NULL. */
+static PyObject *import_attribute(const char *module, const char *name)
+{
+    PyObject *m = PyImport_ImportModule(module);
+    PyObject *attribute = m ? PyObject_GetAttrString(m, name) : NULL;
+
+    Py_XDECREF(m);
+    return attribute;
+}
+
+/* The reducers of copyreg and those registered with ForkingPickler, in one
+ * dictionary: a look-up in a chain of two maps, in Python, for every object
+ * costs more than the pickle. Made anew when either has grown. */
+static int update_reducers(struct dragon_py_state *state, PyObject *pickler)
+{
+    Py_ssize_t n = PyDict_GET_SIZE(state->copyreg_table) + PyDict_GET_SIZE(state->extra_reducers);
+    PyObject *table;
+    int r;
+
+    if (pickler == state->pickler && n == state->n_reducers)
+        return 0;
+    table = PyDict_Copy(state->copyreg_table);
+    if (!table)
+        return -1;
+    r = PyDict_Update(table, state->extra_reducers);
+    if (r == 0)
+        r = PyObject_SetAttrString(pickler, "dispatch_table", table);
+    Py_DECREF(table);
+    if (r == 0 && pickler == state->pickler)
+        state->n_reducers = n;
+    return r;
+}
+
+static int load_reducers(struct dragon_py_state *state)
+{
+    PyObject *forking_pickler;
+
+    if (state->extra_reducers)
+        return 0;
+    state->copyreg_table = import_attribute("copyreg", "dispatch_table");
+    if (!state->copyreg_table)
+        return -1;
+    forking_pickler = import_attribute("multiprocessing.reduction", "ForkingPickler");
+    if (!forking_pickler)
+        return -1;
+    state->extra_reducers = PyObject_GetAttrString(forking_pickler, "_extra_reducers");
+    Py_DECREF(forking_pickler);
+    return state->extra_reducers ? 0 : -1;
+}
+
+static PyObject *new_pickler(struct sink *sink)
+{
+    PyObject *type = import_attribute("_pickle", "Pickler");
+    PyObject *callback = PyObject_GetAttrString((PyObject *)sink, "take_buffer");
+    PyObject *arguments = Py_BuildValue("(Oi)", sink, 5);
+    PyObject *names = callback ? Py_BuildValue("{sO}", "buffer_callback", callback) : NULL;
+    PyObject *pickler = NULL;
+
+    if (type && arguments && names)
+        pickler = PyObject_Call(type, arguments, names);
+    Py_XDECREF(names);
+    Py_XDECREF(arguments);
+    Py_XDECREF(callback);
+    Py_XDECREF(type);
+    return pickler;
+}
+
+/* True in a thread that is making a message of an object: shared objects that
+ * it meets travel with a use of their own. */
+static _Thread_local int exporting_depth;
+
+static int dump(struct dragon_py_state *state, PyObject *pickler, PyObject *object)
+{
+    PyObject *name = PyUnicode_InternFromString("dump");
+    PyObject *result = NULL;
+
+    if (name && update_reducers(state, pickler) == 0) {
+        exporting_depth++;
+        result = PyObject_CallMethodOneArg(pickler, name, object);
+        exporting_depth--;
+    }
+    Py_XDECREF(name);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+/* Forget what was pickled, so that nothing is kept alive. */
+static int clear_memo(PyObject *pickler)
+{
+    PyObject *type, *value, *traceback, *result;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    result = PyObject_CallMethod(pickler, "clear_memo", NULL);
+    Py_XDECREF(result);
+    PyErr_Restore(type, value, traceback);
+    return result ? 0 : -1;
+}
+
+static size_t align_up(size_t n)
+{
+    return (n + 63) & ~(size_t)63;
+}
+
+static int store_with_buffers(struct dragon_py_state *state, struct dragon_pool *pool,
+                              uint32_t holder, struct sink *sink, struct dragon_message *message)
+{
+    Py_ssize_t n_buffers = PyList_GET_SIZE(sink->buffers);
+    size_t pickle_offset = sizeof(struct buffers_header) +
+                           (size_t)n_buffers * sizeof(struct buffer_entry);
+    size_t total = align_up(pickle_offset + sink->n);
+    struct buffers_header *header;
+    uint64_t length;
+
+    for (Py_ssize_t i = 0; i < n_buffers; i++)
+        total += align_up((size_t)PyMemoryView_GET_BUFFER(PyList_GET_ITEM(sink->buffers, i))->len);
+    header = add_block(state, pool, holder, total, message);
+    if (!header)
+        return -1;
+    header->pickle_offset = pickle_offset;
+    header->pickle_bytes = sink->n;
+    header->n_buffers = (uint64_t)n_buffers;
+    memcpy((char *)header + pickle_offset, sink->bytes, sink->n);
+    length = align_up(pickle_offset + sink->n);
+    for (Py_ssize_t i = 0; i < n_buffers; i++) {
+        Py_buffer *view = PyMemoryView_GET_BUFFER(PyList_GET_ITEM(sink->buffers, i));
+
+        header->entries[i] = (struct buffer_entry){
+            .offset = length,
+            .size_bytes = (uint64_t)view->len,
+            .is_readonly = (uint64_t)view->readonly,
+        };
+        copy((char *)header + length, view->buf, (size_t)view->len);
+        length += align_up((size_t)view->len);
+    }
+    message->kind = KIND_PICKLE_WITH_BUFFERS;
+    memcpy(message->bytes, &length, sizeof length);
+    message->size_bytes = sizeof length;
+    return 0;
+}
+
+static int store_pickle(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+                        struct sink *sink, struct dragon_message *message)
+{
+    if (PyList_GET_SIZE(sink->buffers) > 0)
+        return store_with_buffers(state, pool, holder, sink, message);
+    message->kind = KIND_PICKLE;
+    return store(state, pool, holder, sink->bytes, sink->n, message);
+}
+
+static int pickle_with(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+                       PyObject *sink, PyObject *pickler, PyObject *object,
+                       struct dragon_message *message, bool *pickling_failed_out)
+{
+    int r = dump(state, pickler, object);
+
+    *pickling_failed_out = r < 0;
+    if (r == 0)
+        r = store_pickle(state, pool, holder, (struct sink *)sink, message);
+    clear_memo(pickler);
+    sink_reset((struct sink *)sink);
+    return r;
+}
+
+static int make_kept_pickler(struct dragon_py_state *state)
+{
+    if (state->pickler)
+        return 0;
+    if (load_reducers(state) < 0)
+        return -1;
+    Py_XSETREF(state->sink, new_sink(state));
+    if (!state->sink)
+        return -1;
+    state->pickler = new_pickler((struct sink *)state->sink);
+    state->n_reducers = -1;
+    return state->pickler ? 0 : -1;
+}
+
+static int encode_pickle(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+                         PyObject *object, struct dragon_message *message,
+                         bool *pickling_failed_out)
+{
+    PyObject *sink, *pickler;
+    int r;
+
+    if (make_kept_pickler(state) < 0)
+        return -1;
+    if (!state->pickler_is_busy) {
+        state->pickler_is_busy = true;
+        r = pickle_with(state, pool, holder, state->sink, state->pickler, object, message,
+                        pickling_failed_out);
+        state->pickler_is_busy = false;
+        return r;
+    }
+    /* Another thread pickles, or the object's reducer called put itself. */
+    sink = new_sink(state);
+    pickler = sink ? new_pickler((struct sink *)sink) : NULL;
+    r = pickler ? pickle_with(state, pool, holder, sink, pickler, object, message,
+                              pickling_failed_out)
+                : -1;
+    Py_XDECREF(pickler);
+    Py_XDECREF(sink);
+    return r;
+}
+
+/* ---- unpickling ---- */
+
+static PyObject *load_unpickle(struct dragon_py_state *state)
+{
+    if (!state->unpickle)
+        state->unpickle = import_attribute("_pickle", "loads");
+    return state->unpickle;
+}
+
+static PyObject *unpickle(struct dragon_py_state *state, const char *bytes, size_t n)
+{
+    PyObject *view, *result = NULL;
+
+    if (!load_unpickle(state))
+        return NULL;
+    view = PyMemoryView_FromMemory((char *)(uintptr_t)bytes, (Py_ssize_t)n, PyBUF_READ);
+    if (view)
+        result = PyObject_CallOneArg(state->unpickle, view);
+    Py_XDECREF(view);
+    return result;
+}
+
+static bool entry_is_sane(const struct buffer_entry *entry, size_t n)
+{
+    return entry->offset <= n && entry->size_bytes <= n - entry->offset;
+}
+
+/* A view of a part of the block that keeps the block alive. */
+static PyObject *view_of(PyObject *block, const struct buffer_entry *entry)
+{
+    PyObject *whole = PyMemoryView_FromObject(block);
+    PyObject *part = NULL, *readonly;
+
+    if (whole)
+        part = PySequence_GetSlice(whole, (Py_ssize_t)entry->offset,
+                                   (Py_ssize_t)(entry->offset + entry->size_bytes));
+    Py_XDECREF(whole);
+    if (part && entry->is_readonly) {
+        readonly = PyObject_CallMethod(part, "toreadonly", NULL);
+        Py_SETREF(part, readonly);
+    }
+    return part;
+}
+
+static PyObject *views_of(struct dragon_py_state *state, PyObject *block,
+                          const struct buffers_header *header, size_t n)
+{
+    PyObject *views = PyList_New(0);
+
+    for (uint64_t i = 0; views && i < header->n_buffers; i++) {
+        struct buffer_entry entry = header->entries[i];
+        PyObject *view = NULL;
+
+        if (entry_is_sane(&entry, n))
+            view = view_of(block, &entry);
+        else
+            bad_message(state);
+        if (!view || PyList_Append(views, view) < 0)
+            Py_CLEAR(views);
+        Py_XDECREF(view);
+    }
+    return views;
+}
+
+static bool header_is_sane(const struct buffers_header *header, size_t n)
+{
+    return n >= sizeof *header && header->n_buffers <= n / sizeof(struct buffer_entry) &&
+           sizeof *header + header->n_buffers * sizeof(struct buffer_entry) <=
+               header->pickle_offset &&
+           header->pickle_offset <= n && header->pickle_bytes <= n - header->pickle_offset;
+}
+
+static PyObject *unpickle_with_buffers(struct dragon_py_state *state, PyObject *block,
+                                       const struct payload *payload)
+{
+    const struct buffers_header *header = (const void *)payload->bytes;
+    struct buffer_entry pickle;
+    PyObject *views, *view, *arguments, *names, *result = NULL;
+
+    if (!header_is_sane(header, payload->n)) {
+        bad_message(state);
+        return NULL;
+    }
+    if (!load_unpickle(state))
+        return NULL;
+    pickle = (struct buffer_entry){header->pickle_offset, header->pickle_bytes, 1};
+    views = views_of(state, block, header, payload->n);
+    view = views ? view_of(block, &pickle) : NULL;
+    arguments = view ? PyTuple_Pack(1, view) : NULL;
+    names = arguments ? Py_BuildValue("{sO}", "buffers", views) : NULL;
+    if (names)
+        result = PyObject_Call(state->unpickle, arguments, names);
+    Py_XDECREF(names);
+    Py_XDECREF(arguments);
+    Py_XDECREF(view);
+    Py_XDECREF(views);
+    return result;
+}
+
+static PyObject *decode_with_buffers(struct dragon_py_state *state, struct dragon_pool *pool,
+                                     uint32_t holder, const struct payload *payload)
+{
+    PyObject *block, *result;
+
+    dragon_pool_hold(pool, &payload->handle, holder);
+    block = dragon_py_block_new(state, pool, &payload->handle, (void *)(uintptr_t)payload->bytes,
+                                payload->n);
+    if (!block)
+        return NULL;
+    result = unpickle_with_buffers(state, block, payload);
+    Py_DECREF(block);
+    return result;
+}
+
+/* ---- the two ways ---- */
+
+int dragon_py_encode(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+                     PyObject *object, struct dragon_message *message_out,
+                     bool *pickling_failed_out)
+{
+    struct dragon_message *message = message_out;
+    struct scalar scalar;
+
+    *pickling_failed_out = false;
+    message->block_offset = 0;
+    message->block_generation = 0;
+    message->block_lines = 0;
+    if (as_scalar(object, &scalar)) {
+        message->kind = scalar.kind;
+        return store(state, pool, holder, scalar.bytes, scalar.n, message);
+    }
+    if (PyTuple_CheckExact(object) && encode_tuple(object, message))
+        return 0;
+    return encode_pickle(state, pool, holder, object, message, pickling_failed_out);
+}
+
+PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+                           const struct dragon_message *message)
+{
+    struct payload payload;
+    PyObject *result;
+
+    if (find_payload(state, pool, message, &payload) < 0)
+        return NULL;
+    if (message->kind == KIND_PICKLE_WITH_BUFFERS && payload.has_block)
+        return decode_with_buffers(state, pool, holder, &payload);
+    if (message->kind == KIND_PICKLE)
+        result = unpickle(state, payload.bytes, payload.n);
+    else if (message->kind == KIND_TUPLE && !payload.has_block)
+        result = decode_tuple(state, message);
+    else
+        result = decode_scalar(state, message->kind, payload.bytes, payload.n);
+    if (payload.has_block)
+        dragon_pool_free(pool, &payload.handle);
+    return result;
+}
+
+static PyObject *is_exporting(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(exporting_depth > 0);
+}
+
+static PyMethodDef codec_functions[] = {
+    {"is_exporting", is_exporting, METH_NOARGS,
+     PyDoc_STR("is_exporting()\n--\n\nTrue while this thread makes a message of an object.")},
+    {NULL, NULL, 0, NULL},
+};
+
+int dragon_py_codec_add(PyObject *module)
+{
+    struct dragon_py_state *state = dragon_py_state_of_module(module);
+
+    state->sink_type = dragon_py_add_type(module, &sink_spec, NULL);
+    if (!state->sink_type)
+        return -1;
+    return PyModule_AddFunctions(module, codec_functions);
+}

@@ -1,0 +1,255 @@
+#include "module.h"
+
+#include "memory/pool.h"
+#include "node/node.h"
+
+#include <stddef.h>
+#include <unistd.h>
+
+/* ---- state ---- */
+
+struct dragon_py_state *dragon_py_state_of_module(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
+
+struct dragon_py_state *dragon_py_state_of(PyTypeObject *type)
+{
+    PyObject *module = PyType_GetModuleByDef(type, &dragon_py_module);
+
+    return module ? dragon_py_state_of_module(module) : NULL;
+}
+
+PyTypeObject *dragon_py_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, (PyObject *)base);
+
+    if (type && PyModule_AddType(module, (PyTypeObject *)type) < 0)
+        Py_CLEAR(type);
+    return (PyTypeObject *)type;
+}
+
+static PyObject *of_queue_module(PyObject **kept, const char *name)
+{
+    PyObject *module;
+
+    if (!*kept) {
+        module = PyImport_ImportModule("queue");
+        *kept = module ? PyObject_GetAttrString(module, name) : NULL;
+        Py_XDECREF(module);
+    }
+    return *kept;
+}
+
+PyObject *dragon_py_queue_full(struct dragon_py_state *state)
+{
+    return of_queue_module(&state->queue_full, "Full");
+}
+
+PyObject *dragon_py_queue_empty(struct dragon_py_state *state)
+{
+    return of_queue_module(&state->queue_empty, "Empty");
+}
+
+/* ---- the node ---- */
+
+static struct dragon_node *require_node(void)
+{
+    struct dragon_node *node = dragon_node_current();
+
+    if (!node)
+        PyErr_SetString(PyExc_RuntimeError,
+                        "this process has no dragon runtime: run the program with `dragon` "
+                        "(and without --no-runtime)");
+    return node;
+}
+
+struct dragon_pool *dragon_py_default_pool(void)
+{
+    struct dragon_node *node = require_node();
+
+    return node ? dragon_node_pool(node) : NULL;
+}
+
+PyDoc_STRVAR(has_node_doc, "has_node()\n--\n\nTrue if this process is part of a dragon runtime.");
+
+static PyObject *has_node(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(dragon_node_current() != NULL);
+}
+
+PyDoc_STRVAR(node_fd_doc, "node_fd()\n--\n\n"
+                          "The descriptor of the default pool: what a child needs to join.");
+
+static PyObject *node_fd(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    struct dragon_pool *pool = dragon_py_default_pool();
+
+    return pool ? PyLong_FromLong(dragon_pool_fd(pool)) : NULL;
+}
+
+PyDoc_STRVAR(watch_child_doc, "watch_child(pid, /)\n--\n\n"
+                              "Have the supervisor take back what a child held when it dies.");
+
+static PyObject *watch_child(PyObject *module, PyObject *pid)
+{
+    struct dragon_node *node = require_node();
+    long number = PyLong_AsLong(pid);
+    int r;
+
+    if (!node || (number == -1 && PyErr_Occurred()))
+        return NULL;
+    r = dragon_node_watch_child(node, (int32_t)number);
+    if (r == -ESRCH) /* it has come and gone: nothing to watch */
+        Py_RETURN_NONE;
+    if (r < 0)
+        return dragon_py_raise(dragon_py_state_of_module(module), r, "watch_child");
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(follow_doc, "follow(pid, /)\n--\n\n"
+                         "End this process as soon as process pid has ended.");
+
+static PyObject *follow(PyObject *module, PyObject *pid)
+{
+    struct dragon_node *node = require_node();
+    long number = PyLong_AsLong(pid);
+    int r;
+
+    if (!node || (number == -1 && PyErr_Occurred()))
+        return NULL;
+    r = dragon_node_follow(node, (int32_t)number);
+    if (r < 0)
+        return dragon_py_raise(dragon_py_state_of_module(module), r, "follow");
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(pool_statistics_doc,
+             "pool_statistics()\n--\n\n"
+             "The default pool: {'size_bytes', 'committed_bytes', 'free_bytes', 'n_blocks'}.");
+
+static PyObject *pool_statistics(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    struct dragon_pool *pool = dragon_py_default_pool();
+    struct dragon_pool_statistics s;
+
+    if (!pool)
+        return NULL;
+    dragon_pool_statistics(pool, &s);
+    return Py_BuildValue("{sK sK sK sK}", "size_bytes", (unsigned long long)s.size_bytes,
+                         "committed_bytes", (unsigned long long)s.committed_bytes, "free_bytes",
+                         (unsigned long long)s.free_bytes, "n_blocks",
+                         (unsigned long long)s.n_blocks);
+}
+
+static PyMethodDef module_functions[] = {
+    {"has_node", has_node, METH_NOARGS, has_node_doc},
+    {"node_fd", node_fd, METH_NOARGS, node_fd_doc},
+    {"watch_child", watch_child, METH_O, watch_child_doc},
+    {"follow", follow, METH_O, follow_doc},
+    {"pool_statistics", pool_statistics, METH_NOARGS, pool_statistics_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- the module ---- */
+
+static int add_exceptions(PyObject *module)
+{
+    struct dragon_py_state *state = dragon_py_state_of_module(module);
+
+    state->pool_full = PyErr_NewExceptionWithDoc(
+        "_dragon.PoolFull",
+        "A pool cannot give a block: its limit or the system's memory is reached. Nothing was "
+        "lost; the operation can be tried again.",
+        PyExc_MemoryError, NULL);
+    state->stale_handle = PyErr_NewExceptionWithDoc(
+        "_dragon.StaleHandle",
+        "The name of a shared object leads nowhere: it was closed by its last user, or belongs "
+        "to another program.",
+        PyExc_OSError, NULL);
+    if (!state->pool_full || !state->stale_handle ||
+        PyModule_AddObjectRef(module, "PoolFull", state->pool_full) < 0 ||
+        PyModule_AddObjectRef(module, "StaleHandle", state->stale_handle) < 0)
+        return -1;
+    return 0;
+}
+
+static int module_exec(PyObject *module)
+{
+    static int (*const adders[])(PyObject *) = {
+        add_exceptions,         dragon_py_object_add,    dragon_py_block_add,
+        dragon_py_codec_add,    dragon_py_queue_add,     dragon_py_semaphore_add,
+        dragon_py_event_add,    dragon_py_condition_add, dragon_py_barrier_add,
+        dragon_py_pool_add,
+    };
+
+    for (size_t i = 0; i < sizeof adders / sizeof adders[0]; i++)
+        if (adders[i](module) < 0)
+            return -1;
+    return 0;
+}
+
+#define VISIT_ALL(DO)                                                                              \
+    DO(object_type);                                                                               \
+    DO(queue_type);                                                                                \
+    DO(simple_queue_type);                                                                         \
+    DO(semaphore_type);                                                                            \
+    DO(event_type);                                                                                \
+    DO(condition_type);                                                                            \
+    DO(barrier_type);                                                                              \
+    DO(block_type);                                                                                \
+    DO(pool_type);                                                                                 \
+    DO(allocation_type);                                                                           \
+    DO(queue_full);                                                                                \
+    DO(queue_empty);                                                                               \
+    DO(pool_full);                                                                                 \
+    DO(stale_handle);                                                                              \
+    DO(sink_type);                                                                                 \
+    DO(sink);                                                                                      \
+    DO(pickler);                                                                                   \
+    DO(extra_reducers);                                                                            \
+    DO(copyreg_table);                                                                             \
+    DO(unpickle)
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    struct dragon_py_state *state = dragon_py_state_of_module(module);
+
+#define VISIT(field) Py_VISIT(state->field)
+    VISIT_ALL(VISIT);
+#undef VISIT
+    return 0;
+}
+
+static int module_clear(PyObject *module)
+{
+    struct dragon_py_state *state = dragon_py_state_of_module(module);
+
+#define CLEAR(field) Py_CLEAR(state->field)
+    VISIT_ALL(CLEAR);
+#undef CLEAR
+    return 0;
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+    {0, NULL},
+};
+
+struct PyModuleDef dragon_py_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_dragon",
+    .m_doc = PyDoc_STR("The dragon runtime. Private: use the packages dragon and multiprocessing."),
+    .m_size = sizeof(struct dragon_py_state),
+    .m_methods = module_functions,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+};
+
+PyMODINIT_FUNC PyInit__dragon(void);
+
+PyMODINIT_FUNC PyInit__dragon(void)
+{
+    return PyModuleDef_Init(&dragon_py_module);
+}

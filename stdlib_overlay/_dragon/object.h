@@ -1,0 +1,53 @@
+#pragma once
+
+/*
+ * Base of all Python types that are a view of an object in a pool. Holds one
+ * use of the object (memory/object.h) until it is deallocated.
+ *
+ * A derived type lays out its instance as
+ *     struct lock { struct dragon_py_object base; ...own fields... };
+ * calls dragon_py_object_create from tp_init (or tp_new), and names its kind
+ * and state size in a struct dragon_py_object_kind, which open and adopt use.
+ */
+
+#include "module.h"
+
+#include "memory/object.h"
+
+struct dragon_py_object {
+    PyObject_HEAD
+    struct dragon_object object; /* object.state is NULL while there is none */
+    dragon_object_fini fini;
+    struct dragon_py_object *next; /* all open ones of this process, for fork */
+    struct dragon_py_object *previous;
+    PyObject *weak_references;
+};
+
+/* Create the shared object behind self, in the default pool. -1 with an
+ * exception. what: for messages ("Lock"). */
+int dragon_py_object_create(struct dragon_py_object *self, uint32_t kind, uint64_t state_bytes,
+                            dragon_object_fini fini, const char *what);
+
+/* Attach self to the object that state names: the bytes that
+ * Object._export() gave. -1 with an exception (StaleHandle). */
+int dragon_py_object_attach(struct dragon_py_object *self, PyObject *state, uint32_t kind,
+                            uint64_t state_bytes, dragon_object_fini fini, const char *what);
+
+/* -1 with ValueError if self has no object (its __init__ was not called). */
+int dragon_py_object_require(struct dragon_py_object *self, const char *what);
+
+/* Methods that every type gets from the base:
+ *   _export(in_message: bool) -> bytes   name of the object; in_message: with a
+ *                                        use that the receiver adopts
+ *   _is_same(other) -> bool
+ * Each derived type itself defines _attach(state: bytes) -> None. */
+
+/* Close the object, if there is one. */
+void dragon_py_object_release(struct dragon_py_object *self);
+
+/* tp_dealloc of the base. A derived type with more to undo does that and then
+ * calls it. */
+void dragon_py_object_dealloc(PyObject *self);
+
+/* tp_traverse of the base. */
+int dragon_py_object_traverse(PyObject *self, visitproc visit, void *arg);

@@ -1,0 +1,650 @@
+/*
+ * _dragon.Queue and _dragon.SimpleQueue: multiprocessing's queues over a
+ * channel. A put encodes the object in the caller and returns when the message
+ * is in shared memory; there is no feeder thread. The Python classes in
+ * dragon_overlay/queues.py add what is not hot.
+ *
+ * Blocking: some looks while the GIL is held, then the runtime's wait without
+ * it. Signal handlers run during a wait, and the wait goes on to its deadline.
+ */
+#include "codec.h"
+#include "object.h"
+
+#include "base/deadline.h"
+#include "channel/channel.h"
+#include "memory/pool.h"
+#include "node/node.h"
+
+#include <string.h>
+
+#define LOOKS_WITH_GIL 20
+
+struct queue {
+    struct dragon_py_object base;
+    struct dragon_channel channel;
+    struct dragon_poller *poller; /* NULL until a descriptor is asked for */
+    bool is_closed;
+};
+
+/* ---- arguments ---- */
+
+/* block and timeout of put and get, as a deadline. */
+struct wait_arguments {
+    PyObject *block;
+    PyObject *timeout;
+};
+
+static int take_keyword(struct wait_arguments *w, PyObject **object, PyObject *name,
+                        PyObject *value, const char *method)
+{
+    if (PyUnicode_CompareWithASCIIString(name, "block") == 0)
+        w->block = value;
+    else if (PyUnicode_CompareWithASCIIString(name, "timeout") == 0)
+        w->timeout = value;
+    else if (object && PyUnicode_CompareWithASCIIString(name, "obj") == 0)
+        *object = value;
+    else {
+        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", method, name);
+        return -1;
+    }
+    return 0;
+}
+
+/* ([obj,] block=True, timeout=None). object_out: NULL where there is no obj. */
+static int parse(PyObject *const *args, Py_ssize_t n_args, PyObject *names, PyObject **object_out,
+                 struct wait_arguments *w, const char *method)
+{
+    Py_ssize_t at = 0, n_names = names ? PyTuple_GET_SIZE(names) : 0;
+
+    *w = (struct wait_arguments){Py_True, Py_None};
+    if (object_out)
+        *object_out = at < n_args ? args[at++] : NULL;
+    if (at < n_args)
+        w->block = args[at++];
+    if (at < n_args)
+        w->timeout = args[at++];
+    if (at < n_args) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %zd arguments (%zd given)", method, at,
+                     n_args);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n_names; i++)
+        if (take_keyword(w, object_out, PyTuple_GET_ITEM(names, i), args[n_args + i], method) < 0)
+            return -1;
+    if (object_out && !*object_out) {
+        PyErr_Format(PyExc_TypeError, "%s() missing the argument 'obj'", method);
+        return -1;
+    }
+    return 0;
+}
+
+static int deadline_of(const struct wait_arguments *w, int64_t *deadline_ns_out)
+{
+    int block = w->block == Py_True ? 1 : PyObject_IsTrue(w->block);
+
+    if (block < 0)
+        return -1;
+    if (!block) {
+        *deadline_ns_out = DRAGON_AT_ONCE;
+        return 0;
+    }
+    return dragon_py_deadline(w->timeout, deadline_ns_out);
+}
+
+/* ---- state ---- */
+
+static struct dragon_py_state *state_of(struct queue *self)
+{
+    return dragon_py_state_of(Py_TYPE(self));
+}
+
+static int require_holder(struct queue *self, uint32_t *holder_out)
+{
+    struct dragon_node *node = dragon_node_current();
+    int r;
+
+    if (!node) {
+        PyErr_SetString(PyExc_RuntimeError, "Queue: this process has left its node");
+        return -1;
+    }
+    r = dragon_node_holder(node, holder_out);
+    if (r < 0)
+        dragon_py_raise(state_of(self), r, "Queue");
+    return r;
+}
+
+static int require_open(struct queue *self, bool is_simple)
+{
+    if (dragon_py_object_require(&self->base, "Queue") < 0)
+        return -1;
+    if (!self->is_closed)
+        return 0;
+    if (is_simple)
+        PyErr_SetString(PyExc_OSError, "handle is closed");
+    else
+        PyErr_Format(PyExc_ValueError, "Queue %R is closed", self);
+    return -1;
+}
+
+static int open_channel(struct queue *self)
+{
+    int r = dragon_channel_open(&self->channel, &self->base.object);
+
+    if (r < 0)
+        dragon_py_raise(state_of(self), r, "Queue");
+    return r;
+}
+
+static void close_poller(struct queue *self)
+{
+    if (self->poller)
+        dragon_poller_close(self->poller);
+    self->poller = NULL;
+}
+
+PyDoc_STRVAR(create_doc, "_create(max_messages, max_bytes, /)\n--\n\n"
+                         "Make a new queue. 0: no limit.");
+
+static PyObject *queue_create(struct queue *self, PyObject *args)
+{
+    struct dragon_channel_options options;
+    unsigned long long max_messages, max_bytes;
+    int r;
+
+    if (!PyArg_ParseTuple(args, "KK:_create", &max_messages, &max_bytes))
+        return NULL;
+    close_poller(self);
+    if (dragon_py_object_create(&self->base, DRAGON_CHANNEL_KIND,
+                                sizeof(struct dragon_channel_shared), NULL, "Queue") < 0)
+        return NULL;
+    options.max_messages = max_messages ? max_messages : DRAGON_CHANNEL_UNBOUNDED;
+    options.max_bytes = max_bytes ? max_bytes : DRAGON_CHANNEL_UNBOUNDED;
+    r = dragon_channel_init(&self->base.object, &options);
+    if (r != 0) {
+        if (r == DRAGON_POOL_FULL)
+            dragon_py_raise_pool_full(state_of(self), self->base.object.pool, 0, "Queue");
+        else
+            dragon_py_raise(state_of(self), r, "Queue");
+        dragon_py_object_release(&self->base);
+        return NULL;
+    }
+    self->base.fini = dragon_channel_fini;
+    self->is_closed = false;
+    if (open_channel(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(attach_doc, "_attach(state, /)\n--\n\nUse the queue that _export() named.");
+
+static PyObject *queue_attach(struct queue *self, PyObject *exported)
+{
+    close_poller(self);
+    if (dragon_py_object_attach(&self->base, exported, DRAGON_CHANNEL_KIND,
+                                sizeof(struct dragon_channel_shared), dragon_channel_fini,
+                                "Queue") < 0 ||
+        open_channel(self) < 0)
+        return NULL;
+    self->is_closed = false;
+    Py_RETURN_NONE;
+}
+
+static void queue_dealloc(struct queue *self)
+{
+    PyObject_GC_UnTrack(self);
+    close_poller(self);
+    dragon_py_object_dealloc((PyObject *)self);
+}
+
+/* ---- put ---- */
+
+/* 0, DRAGON_CHANNEL_FULL, or -1 with an exception. */
+static int send_message(struct queue *self, const struct dragon_message *message,
+                        int64_t deadline_ns)
+{
+    int r = dragon_channel_try_send(&self->channel, message);
+
+    while (r == DRAGON_CHANNEL_BUSY || r == DRAGON_CHANNEL_INTERRUPTED ||
+           (r == DRAGON_CHANNEL_FULL && deadline_ns != DRAGON_AT_ONCE)) {
+        if (r == DRAGON_CHANNEL_INTERRUPTED && PyErr_CheckSignals() < 0)
+            return -1;
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_channel_send(&self->channel, message, deadline_ns);
+        Py_END_ALLOW_THREADS
+        if (r == DRAGON_CHANNEL_FULL)
+            break;
+    }
+    if (r == DRAGON_CHANNEL_POOL_FULL)
+        dragon_py_raise_pool_full(state_of(self), self->base.object.pool, 0, "put");
+    else if (r < 0)
+        dragon_py_raise(state_of(self), r, "put");
+    return r == 0 || r == DRAGON_CHANNEL_FULL ? r : -1;
+}
+
+/* As CPython's feeder thread does: the hook learns of it, put does not raise. */
+static PyObject *report_pickling_failure(struct queue *self, PyObject *object)
+{
+    PyObject *type, *error, *traceback, *result = NULL;
+
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return NULL;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback)
+        PyException_SetTraceback(error, traceback);
+    result = PyObject_CallMethod((PyObject *)self, "_on_queue_feeder_error", "OO", error, object);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
+    return result;
+}
+
+/* 0, DRAGON_CHANNEL_FULL, or -1 with an exception. */
+static int put_object(struct queue *self, PyObject *object, int64_t deadline_ns,
+                      bool *pickling_failed_out)
+{
+    struct dragon_pool *pool = self->base.object.pool;
+    struct dragon_message message;
+    uint32_t holder;
+    int r;
+
+    if (require_holder(self, &holder) < 0 ||
+        dragon_py_encode(state_of(self), pool, holder, object, &message, pickling_failed_out) < 0)
+        return -1;
+    r = send_message(self, &message, deadline_ns);
+    if (r != 0)
+        dragon_py_discard(pool, &message);
+    return r;
+}
+
+static PyObject *put_until(struct queue *self, PyObject *object, int64_t deadline_ns)
+{
+    struct dragon_py_state *state = state_of(self);
+    bool pickling_failed = false;
+    int r = put_object(self, object, deadline_ns, &pickling_failed);
+
+    if (pickling_failed)
+        return report_pickling_failure(self, object);
+    if (r == DRAGON_CHANNEL_FULL && dragon_py_queue_full(state))
+        PyErr_SetNone(state->queue_full);
+    if (r != 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(put_doc,
+             "put(obj, block=True, timeout=None)\n--\n\n"
+             "Put obj into the queue; it is in shared memory when put returns.\n\n"
+             "Waits for a free slot if the queue is full and block is true, at most timeout\n"
+             "seconds. Any thread, any process.\n\n"
+             "Raises:\n"
+             "    queue.Full: no slot became free.\n"
+             "    ValueError: the queue is closed in this process.\n"
+             "    dragon.PoolFull: the pool has no room for obj.\n\n"
+             "An object that cannot be pickled is reported to _on_queue_feeder_error and not\n"
+             "raised.\n\n"
+             "Source: multiprocessing.Queue.put.");
+
+static PyObject *queue_put(struct queue *self, PyObject *const *args, Py_ssize_t n_args,
+                           PyObject *names)
+{
+    struct wait_arguments w;
+    int64_t deadline_ns;
+    PyObject *object;
+
+    if (require_open(self, false) < 0 || parse(args, n_args, names, &object, &w, "put") < 0 ||
+        deadline_of(&w, &deadline_ns) < 0)
+        return NULL;
+    return put_until(self, object, deadline_ns);
+}
+
+PyDoc_STRVAR(put_nowait_doc, "put_nowait(obj, /)\n--\n\nput(obj, block=False).");
+
+static PyObject *queue_put_nowait(struct queue *self, PyObject *object)
+{
+    if (require_open(self, false) < 0)
+        return NULL;
+    return put_until(self, object, DRAGON_AT_ONCE);
+}
+
+/* ---- get ---- */
+
+/* 0, DRAGON_CHANNEL_EMPTY, or -1 with an exception. */
+static int receive_message(struct queue *self, struct dragon_message *message_out,
+                           int64_t deadline_ns)
+{
+    int n_looks = deadline_ns == DRAGON_AT_ONCE ? 1 : LOOKS_WITH_GIL;
+    int r = DRAGON_CHANNEL_EMPTY;
+
+    for (int i = 0; i < n_looks && r == DRAGON_CHANNEL_EMPTY; i++) {
+        r = dragon_channel_try_receive(&self->channel, message_out);
+        if (r == DRAGON_CHANNEL_EMPTY)
+            dragon_pause();
+    }
+    while (r == DRAGON_CHANNEL_BUSY || r == DRAGON_CHANNEL_INTERRUPTED ||
+           (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE)) {
+        if (r == DRAGON_CHANNEL_INTERRUPTED && PyErr_CheckSignals() < 0)
+            return -1;
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_channel_receive(&self->channel, message_out, deadline_ns);
+        Py_END_ALLOW_THREADS
+        if (r == DRAGON_CHANNEL_EMPTY)
+            break;
+    }
+    if (self->poller)
+        dragon_poller_update(self->poller);
+    if (r < 0)
+        dragon_py_raise(state_of(self), r, "get");
+    return r == 0 || r == DRAGON_CHANNEL_EMPTY ? r : -1;
+}
+
+static PyObject *get_until(struct queue *self, int64_t deadline_ns)
+{
+    struct dragon_py_state *state = state_of(self);
+    struct dragon_message message;
+    uint32_t holder;
+    int r;
+
+    if (require_holder(self, &holder) < 0)
+        return NULL;
+    r = receive_message(self, &message, deadline_ns);
+    if (r == 0)
+        return dragon_py_decode(state, self->base.object.pool, holder, &message);
+    if (r == DRAGON_CHANNEL_EMPTY && dragon_py_queue_empty(state))
+        PyErr_SetNone(state->queue_empty);
+    return NULL;
+}
+
+PyDoc_STRVAR(get_doc,
+             "get(block=True, timeout=None)\n--\n\n"
+             "Take the oldest object out of the queue.\n\n"
+             "Waits for one if block is true, at most timeout seconds. Any thread, any process.\n"
+             "Buffers of at least 64 KiB (arrays) are views of shared memory, writable, owned by\n"
+             "the receiver.\n\n"
+             "Raises:\n"
+             "    queue.Empty: there was none.\n"
+             "    ValueError: the queue is closed in this process.\n\n"
+             "Source: multiprocessing.Queue.get.");
+
+static PyObject *queue_get(struct queue *self, PyObject *const *args, Py_ssize_t n_args,
+                           PyObject *names)
+{
+    struct wait_arguments w;
+    int64_t deadline_ns;
+
+    if (require_open(self, false) < 0 || parse(args, n_args, names, NULL, &w, "get") < 0 ||
+        deadline_of(&w, &deadline_ns) < 0)
+        return NULL;
+    return get_until(self, deadline_ns);
+}
+
+PyDoc_STRVAR(get_nowait_doc, "get_nowait()\n--\n\nget(block=False).");
+
+static PyObject *queue_get_nowait(struct queue *self, PyObject *Py_UNUSED(unused))
+{
+    if (require_open(self, false) < 0)
+        return NULL;
+    return get_until(self, DRAGON_AT_ONCE);
+}
+
+/* ---- looking ---- */
+
+PyDoc_STRVAR(qsize_doc, "qsize()\n--\n\nNumber of objects in the queue, at this moment.");
+
+static PyObject *queue_qsize(struct queue *self, PyObject *Py_UNUSED(unused))
+{
+    if (dragon_py_object_require(&self->base, "Queue") < 0)
+        return NULL;
+    return PyLong_FromUnsignedLongLong(dragon_channel_count(&self->channel));
+}
+
+PyDoc_STRVAR(empty_doc, "empty()\n--\n\nTrue if nothing is in the queue, at this moment.");
+
+static PyObject *queue_empty(struct queue *self, PyObject *Py_UNUSED(unused))
+{
+    if (dragon_py_object_require(&self->base, "Queue") < 0)
+        return NULL;
+    return PyBool_FromLong(dragon_channel_count(&self->channel) == 0);
+}
+
+PyDoc_STRVAR(full_doc, "full()\n--\n\nTrue if a put would have to wait, at this moment.");
+
+static PyObject *queue_full(struct queue *self, PyObject *Py_UNUSED(unused))
+{
+    if (dragon_py_object_require(&self->base, "Queue") < 0)
+        return NULL;
+    return PyBool_FromLong(dragon_channel_is_full(&self->channel));
+}
+
+PyDoc_STRVAR(poll_doc, "_poll(timeout, /)\n--\n\n"
+                       "Wait at most timeout seconds (None: for ever) for an object to be there;\n"
+                       "True if one is.");
+
+static PyObject *queue_poll(struct queue *self, PyObject *timeout)
+{
+    int64_t deadline_ns;
+    int r = DRAGON_CHANNEL_INTERRUPTED;
+
+    if (require_open(self, true) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
+        return NULL;
+    while (r == DRAGON_CHANNEL_INTERRUPTED) {
+        if (PyErr_CheckSignals() < 0)
+            return NULL;
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_channel_wait(&self->channel, deadline_ns);
+        Py_END_ALLOW_THREADS
+    }
+    if (r < 0)
+        return dragon_py_raise(state_of(self), r, "poll");
+    return PyBool_FromLong(r == 0);
+}
+
+PyDoc_STRVAR(fileno_doc,
+             "_fileno()\n--\n\n"
+             "A descriptor for select, poll and epoll that is readable while something is in the\n"
+             "queue. Not to be read.\n\n"
+             "Raises:\n"
+             "    OSError: the process has no descriptor left.");
+
+static PyObject *queue_fileno(struct queue *self, PyObject *Py_UNUSED(unused))
+{
+    struct dragon_node *node = dragon_node_current();
+    int r = 0;
+
+    if (require_open(self, true) < 0)
+        return NULL;
+    if (self->poller)
+        dragon_poller_update(self->poller);
+    else if (node)
+        r = dragon_poller_open(node, &self->channel, &self->poller);
+    if (r < 0 || !self->poller)
+        return dragon_py_raise(state_of(self), r < 0 ? r : -EBADF, "fileno");
+    return PyLong_FromLong(dragon_poller_fd(self->poller));
+}
+
+/* ---- tasks that are done ---- */
+
+PyDoc_STRVAR(task_done_doc, "_task_done()\n--\n\n"
+                            "Say that an object taken from the queue has been dealt with.\n\n"
+                            "Raises:\n"
+                            "    ValueError: more often than objects were put.");
+
+static PyObject *queue_task_done(struct queue *self, PyObject *Py_UNUSED(unused))
+{
+    if (dragon_py_object_require(&self->base, "Queue") < 0)
+        return NULL;
+    if (dragon_channel_done(&self->channel) == DRAGON_CHANNEL_TOO_MANY_DONE) {
+        PyErr_SetString(PyExc_ValueError, "task_done() called too many times");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(join_doc, "_join()\n--\n\nWait until all objects put have been dealt with.");
+
+static PyObject *queue_join(struct queue *self, PyObject *Py_UNUSED(unused))
+{
+    int r = DRAGON_CHANNEL_INTERRUPTED;
+
+    if (dragon_py_object_require(&self->base, "Queue") < 0)
+        return NULL;
+    while (r == DRAGON_CHANNEL_INTERRUPTED) {
+        if (PyErr_CheckSignals() < 0)
+            return NULL;
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_channel_join(&self->channel, DRAGON_FOREVER);
+        Py_END_ALLOW_THREADS
+    }
+    if (r < 0)
+        return dragon_py_raise(state_of(self), r, "join");
+    Py_RETURN_NONE;
+}
+
+/* ---- closing ---- */
+
+PyDoc_STRVAR(close_doc, "close()\n--\n\n"
+                        "This process will not use the queue again. What it has put stays there\n"
+                        "for others.");
+
+static PyObject *queue_close(struct queue *self, PyObject *Py_UNUSED(unused))
+{
+    close_poller(self);
+    self->is_closed = true;
+    Py_RETURN_NONE;
+}
+
+static PyObject *queue_get_closed(struct queue *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->is_closed);
+}
+
+/* ---- SimpleQueue: what cannot be pickled is raised, nothing times out ---- */
+
+PyDoc_STRVAR(simple_put_doc, "put(obj, /)\n--\n\n"
+                             "Put obj into the queue; waits while the queue is full.\n\n"
+                             "Raises what pickling obj raises, and OSError after close().\n\n"
+                             "Source: multiprocessing.SimpleQueue.put.");
+
+static PyObject *simple_put(struct queue *self, PyObject *object)
+{
+    bool pickling_failed;
+
+    if (require_open(self, true) < 0 ||
+        put_object(self, object, DRAGON_FOREVER, &pickling_failed) != 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(simple_get_doc, "get()\n--\n\nTake the oldest object, waiting for one.\n\n"
+                             "Source: multiprocessing.SimpleQueue.get.");
+
+static PyObject *simple_get(struct queue *self, PyObject *Py_UNUSED(unused))
+{
+    if (require_open(self, true) < 0)
+        return NULL;
+    return get_until(self, DRAGON_FOREVER);
+}
+
+PyDoc_STRVAR(simple_empty_doc, "empty()\n--\n\nTrue if nothing is in the queue, at this moment.");
+
+static PyObject *simple_empty(struct queue *self, PyObject *unused)
+{
+    return require_open(self, true) < 0 ? NULL : queue_empty(self, unused);
+}
+
+PyDoc_STRVAR(discard_doc, "_discard()\n--\n\nTake the oldest object, if there is one, and drop it.");
+
+static PyObject *queue_discard(struct queue *self, PyObject *Py_UNUSED(unused))
+{
+    struct dragon_message message;
+    int r;
+
+    if (require_open(self, true) < 0)
+        return NULL;
+    r = receive_message(self, &message, DRAGON_AT_ONCE);
+    if (r < 0)
+        return NULL;
+    if (r == 0)
+        dragon_py_discard(self->base.object.pool, &message);
+    Py_RETURN_NONE;
+}
+
+/* ---- types ---- */
+
+#define FAST(function) ((PyCFunction)(void (*)(void))(function))
+
+#define SHARED_METHODS                                                                             \
+    {"_create", (PyCFunction)queue_create, METH_VARARGS, create_doc},                              \
+        {"_attach", (PyCFunction)queue_attach, METH_O, attach_doc},                                \
+        {"_poll", (PyCFunction)queue_poll, METH_O, poll_doc},                                      \
+        {"_fileno", (PyCFunction)queue_fileno, METH_NOARGS, fileno_doc},                           \
+        {"_discard", (PyCFunction)queue_discard, METH_NOARGS, discard_doc},                        \
+        {"close", (PyCFunction)queue_close, METH_NOARGS, close_doc}
+
+static PyMethodDef queue_methods[] = {
+    SHARED_METHODS,
+    {"put", FAST(queue_put), METH_FASTCALL | METH_KEYWORDS, put_doc},
+    {"put_nowait", (PyCFunction)queue_put_nowait, METH_O, put_nowait_doc},
+    {"get", FAST(queue_get), METH_FASTCALL | METH_KEYWORDS, get_doc},
+    {"get_nowait", (PyCFunction)queue_get_nowait, METH_NOARGS, get_nowait_doc},
+    {"qsize", (PyCFunction)queue_qsize, METH_NOARGS, qsize_doc},
+    {"empty", (PyCFunction)queue_empty, METH_NOARGS, empty_doc},
+    {"full", (PyCFunction)queue_full, METH_NOARGS, full_doc},
+    {"_task_done", (PyCFunction)queue_task_done, METH_NOARGS, task_done_doc},
+    {"_join", (PyCFunction)queue_join, METH_NOARGS, join_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef simple_queue_methods[] = {
+    SHARED_METHODS,
+    {"put", (PyCFunction)simple_put, METH_O, simple_put_doc},
+    {"get", (PyCFunction)simple_get, METH_NOARGS, simple_get_doc},
+    {"empty", (PyCFunction)simple_empty, METH_NOARGS, simple_empty_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef queue_getset[] = {
+    {"_is_closed", (getter)queue_get_closed, NULL, PyDoc_STR("close() was called."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot queue_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("Base of dragon_overlay.queues.Queue and JoinableQueue.")},
+    {Py_tp_dealloc, queue_dealloc},
+    {Py_tp_traverse, dragon_py_object_traverse},
+    {Py_tp_methods, queue_methods},
+    {Py_tp_getset, queue_getset},
+    {0, NULL},
+};
+
+static PyType_Slot simple_queue_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("Base of dragon_overlay.queues.SimpleQueue.")},
+    {Py_tp_dealloc, queue_dealloc},
+    {Py_tp_traverse, dragon_py_object_traverse},
+    {Py_tp_methods, simple_queue_methods},
+    {Py_tp_getset, queue_getset},
+    {0, NULL},
+};
+
+static PyType_Spec queue_spec = {
+    .name = "_dragon.Queue",
+    .basicsize = sizeof(struct queue),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = queue_slots,
+};
+
+static PyType_Spec simple_queue_spec = {
+    .name = "_dragon.SimpleQueue",
+    .basicsize = sizeof(struct queue),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = simple_queue_slots,
+};
+
+int dragon_py_queue_add(PyObject *module)
+{
+    struct dragon_py_state *state = dragon_py_state_of_module(module);
+
+    state->queue_type = dragon_py_add_type(module, &queue_spec, state->object_type);
+    state->simple_queue_type = dragon_py_add_type(module, &simple_queue_spec, state->object_type);
+    return state->queue_type && state->simple_queue_type ? 0 : -1;
+}

@@ -1,0 +1,60 @@
+#pragma once
+
+/*
+ * What the Python types Lock, Event, Condition and Barrier are built from share:
+ * the lock behind a condition, how a method's arguments are read, and how long
+ * a thread blocks before it looks for signals.
+ */
+
+#include "object.h"
+
+#include "base/deadline.h"
+#include "sync/semaphore.h"
+
+/* How often a blocking method looks before it gives up the GIL: giving it up
+ * and getting it back costs as much, if another thread takes it far more. */
+#define DRAGON_PY_LOOKS 20
+
+/* A signal may come between Python's last look for one and the sleep, and then
+ * interrupts nothing; so no wait is longer than this without another look. */
+#define DRAGON_PY_LOOK_NS DRAGON_NS_PER_S
+
+static inline int64_t dragon_py_next_look(int64_t deadline_ns)
+{
+    return dragon_deadline_earlier(deadline_ns, dragon_deadline_after_ns(DRAGON_PY_LOOK_NS));
+}
+
+/* Read the arguments of a METH_FASTCALL | METH_KEYWORDS method into values
+ * (borrowed; untouched where no argument is given), which may all be given by
+ * position or by name. names ends with NULL. -1 with TypeError. */
+int dragon_py_arguments(const char *function, const char *const *names, PyObject *const *args,
+                        Py_ssize_t n_args, PyObject *kwnames, PyObject **values);
+
+/* kind of a SemLock, as in the standard library. */
+enum dragon_py_semaphore_kind { DRAGON_PY_RECURSIVE_MUTEX, DRAGON_PY_SEMAPHORE };
+
+/* _dragon.SemLock. What is not in the shared object belongs to this process:
+ * who of its threads holds the lock, and how often. */
+struct dragon_py_semaphore {
+    struct dragon_py_object base;
+    enum dragon_py_semaphore_kind kind;
+    int count;                /* acquired less released, by this process */
+    unsigned long owner;      /* thread that acquired last */
+    uint32_t fork_generation; /* count is of the process in which this was current */
+};
+
+/* True if the calling thread holds it. */
+bool dragon_py_semaphore_is_mine(struct dragon_py_semaphore *self);
+
+/* Release it wholly, for dragon_py_semaphore_restore. The caller holds it.
+ * Returns how often it was acquired. */
+int dragon_py_semaphore_release_wholly(struct dragon_py_semaphore *self);
+
+/* Acquire it again, count times. No exception is set on entry. -1 with an
+ * exception: not acquired. */
+int dragon_py_semaphore_restore(struct dragon_py_semaphore *self, int count);
+
+/* acquire(block=True, timeout=None) and release(): methods, also of Condition. */
+PyObject *dragon_py_semaphore_acquire(struct dragon_py_semaphore *self, PyObject *const *args,
+                                      Py_ssize_t n_args, PyObject *kwnames);
+PyObject *dragon_py_semaphore_release(struct dragon_py_semaphore *self);

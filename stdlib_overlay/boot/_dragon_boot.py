@@ -1,0 +1,189 @@
+"""First Python code of `dragon`: makes the embedded modules importable.
+
+Frozen into the executable and imported right after the interpreter's start, before the program. It
+runs at every start, so it imports only what is loaded already; whatever is needed later is imported
+when it is needed.
+"""
+
+import marshal
+import sys
+
+import _dragon_launch
+from _frozen_importlib import ModuleSpec, _call_with_frames_removed
+
+MYPY = False  # type checkers take it for True; `typing` is not loaded yet
+if MYPY:
+    from collections.abc import Callable, Sequence
+    from importlib.abc import Loader
+    from types import CodeType, ModuleType, TracebackType
+
+_ROOT = "<dragon>/"
+_PACKAGES = ("dragon", "dragon_overlay")
+_CONTEXT = "multiprocessing.context"
+
+
+class EmbeddedLoader:
+    """Loader of the modules that the executable carries.
+
+    It also gives their source, which `traceback`, `inspect` and `pdb` ask for.
+    """
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> None:
+        """Let the import system make the module."""
+
+    @staticmethod
+    def exec_module(module: "ModuleType") -> None:
+        """Run the module's code."""
+        _show_overlay_source()
+        code = EmbeddedLoader.get_code(module.__name__)
+        _call_with_frames_removed(exec, code, module.__dict__)
+
+    @staticmethod
+    def get_code(name: str) -> "CodeType":
+        """Return the code; the embedded one holds asserts and docstrings, so not under -O."""
+        path, _, source, code = _entry(name)
+        if sys.flags.optimize:
+            return compile(source, _ROOT + path, "exec", dont_inherit=True)
+        return marshal.loads(code)
+
+    @staticmethod
+    def get_source(name: str) -> str:
+        """Return the source text."""
+        return _entry(name)[2].decode()
+
+    @staticmethod
+    def get_filename(name: str) -> str:
+        """Return what `__file__` is set to."""
+        return _ROOT + _entry(name)[0]
+
+    @staticmethod
+    def is_package(name: str) -> bool:
+        """Return whether the module is a package."""
+        return _entry(name)[1]
+
+
+class EmbeddedFinder:
+    """Entry of sys.meta_path, before all others: `dragon` is never another folder of that name."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> ModuleSpec | None:
+        """Find an embedded module, or the stdlib module that is completed after its load."""
+        if name.partition(".")[0] in _PACKAGES:
+            return _embedded_spec(name)
+        if name == _CONTEXT:
+            return _context_spec(path, target)
+        return None
+
+
+def _entry(name: str) -> tuple[str, bool, bytes, bytes]:
+    entry = _dragon_launch.find(name)
+    if entry is None:
+        raise ImportError(f"dragon carries no module {name!r}", name=name)
+    return entry
+
+
+def _embedded_spec(name: str) -> ModuleSpec | None:
+    entry = _dragon_launch.find(name)
+    if entry is None:
+        return None
+    path, is_package, _, _ = entry
+    spec = ModuleSpec(name, EmbeddedLoader, origin=_ROOT + path, is_package=is_package)
+    spec.has_location = True
+    if is_package:
+        spec.submodule_search_locations = [_ROOT + name.replace(".", "/")]
+    return spec
+
+
+def _context_spec(
+    path: "Sequence[str] | None", target: "ModuleType | None"
+) -> ModuleSpec | None:
+    """Find multiprocessing.context as ever, and add the start method once it has been loaded.
+
+    In time: `multiprocessing/__init__` takes the methods of the default context afterwards.
+    """
+    for finder in sys.meta_path:
+        find_spec = getattr(finder, "find_spec", None)
+        if finder is EmbeddedFinder or find_spec is None:
+            continue
+        spec = find_spec(_CONTEXT, path, target)
+        if spec is not None:
+            _call_after_exec(spec.loader, _add_start_method)
+            return spec
+    return None
+
+
+def _call_after_exec(loader: "Loader", then: "Callable[[ModuleType], None]") -> None:
+    """Have `then(module)` called when the loader has run its module, once.
+
+    The loader stays the module's own, so that everything which looks at it finds what it expects.
+    """
+    exec_module = loader.exec_module
+
+    def exec_module_then(module: "ModuleType") -> None:
+        del loader.exec_module
+        exec_module(module)
+        then(module)
+
+    loader.exec_module = exec_module_then
+
+
+def _add_start_method(context: "ModuleType") -> None:
+    from dragon_overlay.context import install
+
+    install(context, _dragon_launch.start_method)
+
+
+def _show_overlay_source() -> None:
+    """Have uncaught exceptions show the source of embedded modules.
+
+    The interpreter's own printer looks for files only, and would take a file of the same name from
+    sys.path. Since 3.13 it asks the loader. Both names are set, because programs compare them to
+    learn whether somebody has put a hook of his own there.
+    """
+    if sys.excepthook is _stock_excepthook and sys.version_info < (3, 13):
+        sys.excepthook = sys.__excepthook__ = _excepthook
+
+
+_stock_excepthook = sys.excepthook
+
+
+def _excepthook(
+    kind: type[BaseException], value: BaseException, traceback: "TracebackType | None"
+) -> None:
+    if sys.stderr is None or not _is_overlay_involved(value, traceback):
+        _stock_excepthook(kind, value, traceback)
+        return
+    from traceback import print_exception
+
+    print_exception(kind, value, traceback)
+
+
+def _is_overlay_involved(value: BaseException, traceback: "TracebackType | None") -> bool:
+    """Return whether a frame of an embedded module is in the traceback, or in those of its causes."""
+    seen: set[int] = set()
+    pending = [(value, traceback)]
+    while pending:
+        error, frames = pending.pop()
+        seen.add(id(error))
+        while frames is not None:
+            if frames.tb_frame.f_code.co_filename.startswith(_ROOT):
+                return True
+            frames = frames.tb_next
+        for other in (error.__cause__, error.__context__):
+            if other is not None and id(other) not in seen:
+                pending.append((other, other.__traceback__))
+    return False
+
+
+def _start() -> None:
+    sys.meta_path.insert(0, EmbeddedFinder)
+    # A .pth file may have loaded multiprocessing before us.
+    context = sys.modules.get(_CONTEXT)
+    if context is not None:
+        _add_start_method(context)
+
+
+_start()

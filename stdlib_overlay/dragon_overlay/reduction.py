@@ -1,0 +1,50 @@
+"""How objects of the runtime travel: as a name and, in a message, a use of the object."""
+
+from __future__ import annotations
+
+from multiprocessing.context import get_spawning_popen
+from typing import Any
+
+import _dragon
+
+
+def export(shared_object: _dragon.Object) -> bytes:
+    """The name of a shared object, for the process or the message that is being made.
+
+    Returns:
+        bytes for the ``_attach`` of the same type, in a process of the same program.
+
+    Raises:
+        RuntimeError: nothing is being made that could carry it, as in the standard library;
+            or a process of another start method is being started.
+    """
+    popen = get_spawning_popen()
+    name = type(shared_object).__name__
+    if popen is not None:
+        keep = getattr(popen, "keep", None)
+        if keep is None:
+            raise RuntimeError(
+                f"{name} objects of start method 'dragon' cannot be given to a process of start "
+                f"method {popen.method!r}: make them with get_context({popen.method!r})"
+            )
+        keep(shared_object)
+        return shared_object._export(False)
+    if _dragon.is_exporting():
+        return shared_object._export(True)
+    raise RuntimeError(
+        f"{name} objects should only be shared between processes through inheritance"
+    )
+
+
+def rebuild(cls: type[Any], name: bytes, attributes: dict[str, Any]) -> Any:
+    """The other half of ``reduce``: an object that uses what ``name`` names."""
+    shared_object = cls.__new__(cls)
+    shared_object._attach(name)
+    shared_object.__dict__.update(attributes)
+    return shared_object
+
+
+def reduce(shared_object: Any) -> tuple[Any, ...]:
+    """``__reduce__`` of all types of the overlay: the object's name and its own attributes."""
+    arguments = (type(shared_object), export(shared_object), dict(shared_object.__dict__))
+    return rebuild, arguments
