@@ -1,0 +1,9 @@
+#pragma once
+
+/*
+ * `dragon doctor`: how this executable is built, and whether this machine has what it needs.
+ */
+
+/* Print the report on stdout. Takes no arguments beyond the command.
+ * Exit status: 0 all works; 1 something needed does not; 2 wrong arguments. */
+int dragon_doctor_run(int argc, char **argv);

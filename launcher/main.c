@@ -1,0 +1,79 @@
+/*
+ * The executable: command line -> node -> interpreter -> exit status.
+ */
+
+#include <stdio.h>
+
+#include "allocator.h"
+#include "inspect/commands.h"
+#include "interpreter.h"
+#include "node/node.h"
+#include "options.h"
+
+#define EXIT_USAGE 2
+
+/* "Python 3.11.2 (dragon 0.1.0, mimalloc 2.0.9)": what asks a python for its version reads the
+ * first two words. */
+static int print_version(int detail)
+{
+    const char *python =
+        detail > 1 ? dragon_interpreter_long_version() : dragon_interpreter_version();
+    const char *allocator = dragon_allocator_version();
+    printf("Python %s (dragon %s%s%s)\n", python, DRAGON_VERSION, allocator ? ", " : "",
+           allocator ? allocator : "");
+    return 0;
+}
+
+/* A node that cannot open is no reason not to run a program that may never use it: dragon_node keeps
+ * the error, and the first use of the runtime raises it. */
+static int run_python(const struct dragon_options *options)
+{
+    struct dragon_node *node = NULL;
+    if (options->has_runtime) {
+        const struct dragon_node_options node_options = {
+            .attach_fd = options->attach_fd,
+            .start_threads = true,
+        };
+        dragon_node_open(&node_options, &node);
+    }
+    int status = dragon_interpreter_run(options);
+    if (node) {
+        dragon_node_close(node);
+    }
+    return status;
+}
+
+static int run(const struct dragon_options *options)
+{
+    switch (options->action) {
+    case DRAGON_OPTIONS_VERSION:
+        return print_version(options->version_detail);
+    case DRAGON_OPTIONS_COMMAND:
+        return dragon_command_find(options->argv[1])->run(options->argc, options->argv);
+    case DRAGON_OPTIONS_HELP:
+        dragon_options_print_help();
+        return dragon_interpreter_run(options);
+    case DRAGON_OPTIONS_RUN:
+        break;
+    }
+    return run_python(options);
+}
+
+int main(int argc, char **argv)
+{
+    struct dragon_options options;
+    dragon_allocator_prepare();
+    int r = dragon_options_parse(&options, argc, argv);
+    int status = 0;
+    if (r == DRAGON_OPTIONS_INVALID) {
+        fprintf(stderr, "dragon: %s\n", options.message);
+        status = EXIT_USAGE;
+    } else if (r < 0) {
+        fputs("dragon: out of memory\n", stderr);
+        status = 1;
+    } else {
+        status = run(&options);
+    }
+    dragon_options_fini(&options);
+    return status;
+}

@@ -1,0 +1,116 @@
+/*
+ * `_dragon_launch` has no state of its own: the table is constant and the options belong to main().
+ * The pointer to them is the one mutable global here; it is written once, before Python starts,
+ * because the initialiser of a built-in module cannot be given an argument.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "overlay.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "options.h"
+
+static const struct dragon_options *launch_options;
+
+PyMODINIT_FUNC PyInit__dragon(void);
+PyMODINIT_FUNC PyInit__dragon_launch(void);
+
+static int compare_name(const void *name, const void *module)
+{
+    return strcmp(name, ((const struct dragon_overlay_module *)module)->name);
+}
+
+static const struct dragon_overlay_module *find_module(const char *name)
+{
+    return bsearch(name, dragon_overlay_modules, dragon_overlay_n_modules,
+                   sizeof dragon_overlay_modules[0], compare_name);
+}
+
+PyDoc_STRVAR(find_doc, "find(name, /)\n--\n\n"
+                       "Return (path, is_package, source, code) of an embedded module, or None.");
+
+static PyObject *launch_find(PyObject *Py_UNUSED(self), PyObject *name)
+{
+    const char *text = PyUnicode_AsUTF8(name);
+    if (!text) {
+        return NULL;
+    }
+    const struct dragon_overlay_module *module = find_module(text);
+    if (!module) {
+        Py_RETURN_NONE;
+    }
+    return Py_BuildValue("(sOy#y#)", module->path, module->is_package ? Py_True : Py_False,
+                         (const char *)module->source, (Py_ssize_t)module->source_size_bytes,
+                         (const char *)module->code, (Py_ssize_t)module->code_size_bytes);
+}
+
+PyDoc_STRVAR(child_options_doc,
+             "child_options()\n--\n\n"
+             "Return the dragon options that a child process needs besides --attach-node.");
+
+static PyObject *launch_child_options(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(unused))
+{
+    if (!launch_options->start_method) {
+        return PyList_New(0);
+    }
+    PyObject *option = PyUnicode_FromFormat("--start-method=%s", launch_options->start_method);
+    return option ? Py_BuildValue("[N]", option) : NULL;
+}
+
+static PyMethodDef launch_methods[] = {
+    {"find", launch_find, METH_O, find_doc},
+    {"child_options", launch_child_options, METH_NOARGS, child_options_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+/* PyModule_AddObjectRef, which takes NULL for value as a failure before it. Consumes value. */
+static int add_constant(PyObject *module, const char *name, PyObject *value)
+{
+    int r = PyModule_AddObjectRef(module, name, value);
+    Py_XDECREF(value);
+    return r;
+}
+
+static int launch_exec(PyObject *module)
+{
+    PyObject *start_method = launch_options->start_method
+                                 ? PyUnicode_FromString(launch_options->start_method)
+                                 : Py_NewRef(Py_None);
+    if (add_constant(module, "start_method", start_method) < 0) {
+        return -1;
+    }
+    return add_constant(module, "version", PyUnicode_FromString(DRAGON_VERSION));
+}
+
+static PyModuleDef_Slot launch_slots[] = {
+    {Py_mod_exec, launch_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef launch_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_dragon_launch",
+    .m_doc = "What the dragon executable carries and how it was started.",
+    .m_methods = launch_methods,
+    .m_slots = launch_slots,
+};
+
+PyMODINIT_FUNC PyInit__dragon_launch(void)
+{
+    return PyModuleDef_Init(&launch_module);
+}
+
+int dragon_overlay_register(const struct dragon_options *options)
+{
+    launch_options = options;
+    if (PyImport_AppendInittab("_dragon_launch", PyInit__dragon_launch) < 0 ||
+        PyImport_AppendInittab("_dragon", PyInit__dragon) < 0) {
+        return -ENOMEM;
+    }
+    return 0;
+}
