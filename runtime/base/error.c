@@ -14,13 +14,12 @@ struct error_frame {
 static _Thread_local struct error_frame frames[MAX_FRAMES];
 static _Thread_local int n_frames;
 
-int dragon_error_record(int r, int is_origin, const char *file, int line)
+void dragon_error_note(bool is_origin, const char *file, int line)
 {
     if (is_origin)
         n_frames = 0;
     if (n_frames < MAX_FRAMES)
         frames[n_frames++] = (struct error_frame){file, line};
-    return r;
 }
 
 static const char *base_name(const char *path)

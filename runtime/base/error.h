@@ -17,18 +17,27 @@
  * unexpected error can be printed where it surfaces.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 
-#define dragon_error_origin(r) dragon_error_record((r), 1, __FILE__, __LINE__)
+#define dragon_error_origin(r) dragon_error_originate((r), __FILE__, __LINE__)
 #define dragon_error_trace(r) dragon_error_fold((r), __FILE__, __LINE__)
 
-/* Note where an error came from. Returns r. is_origin starts a new path.
- * Any thread; async-signal-safe. Use the macros above. */
-int dragon_error_record(int r, int is_origin, const char *file, int line);
+/* Note a place that an error came from (is_origin: a new path begins) or went
+ * through. Any thread; async-signal-safe. Use the macros above. */
+void dragon_error_note(bool is_origin, const char *file, int line);
+
+static inline int dragon_error_originate(int r, const char *file, int line)
+{
+    dragon_error_note(true, file, line);
+    return r;
+}
 
 static inline int dragon_error_fold(int r, const char *file, int line)
 {
-    return __builtin_expect(r < 0, 0) ? dragon_error_record(r, 0, file, line) : r;
+    if (__builtin_expect(r < 0, 0))
+        dragon_error_note(false, file, line);
+    return r;
 }
 
 /* Write the path of this thread's last error as "a.c:12 < b.c:40" into text,

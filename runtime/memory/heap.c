@@ -233,7 +233,8 @@ static bool find_free_chunks(struct dragon_heap *heap, uint32_t n, uint32_t *fir
         }
     }
     *first_out = i - n_found;
-    return *first_out + n <= heap->n_chunks;
+    return *first_out + n <= heap->n_chunks &&
+           *first_out + n <= dragon_observe(&heap->header->n_allowed);
 }
 
 static void flush_cached_runs_locked(struct dragon_heap *heap)
@@ -567,6 +568,7 @@ int dragon_heap_init(struct dragon_heap *heap, struct dragon_segment *segment, u
         header->partial[i] = DRAGON_HEAP_NO_CHUNK;
     header->version = HEAP_VERSION;
     header->n_chunks = heap->n_chunks;
+    dragon_poke(&header->n_allowed, heap->n_chunks);
     header->node = node;
     header->number = number;
     header->data_offset = data_offset(heap->n_chunks);

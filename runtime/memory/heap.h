@@ -84,9 +84,11 @@ struct dragon_heap_header {
     /* under mutex */
     struct dragon_mutex mutex;
     _Atomic uint32_t n_committed; /* chunks with memory behind them */
-    uint32_t n_used;              /* chunks from here on are free */
+    _Atomic uint32_t n_allowed;   /* chunks that may have; written by anybody, any time */
+    uint32_t n_used; /* chunks from here on are free */
     uint32_t scan_from;
     uint32_t last_generation;
+    uint32_t reserved1;
     uint64_t used_bytes;
     uint64_t n_blocks;
     uint32_t partial[DRAGON_HEAP_MAX_CLASSES]; /* chunks with free blocks */

@@ -224,10 +224,10 @@ void dragon_pool_statistics(struct dragon_pool *pool, struct dragon_pool_statist
     uint64_t used_bytes;
 
     dragon_heap_usage(&pool->heap, &used_bytes, &out->n_blocks);
-    out->size_bytes = pool->heap.n_chunks * DRAGON_HEAP_CHUNK_BYTES;
+    out->size_bytes = dragon_observe(&pool->heap.header->n_allowed) * DRAGON_HEAP_CHUNK_BYTES;
     out->committed_bytes =
         dragon_observe(&pool->heap.header->n_committed) * DRAGON_HEAP_CHUNK_BYTES;
-    out->free_bytes = out->size_bytes - used_bytes;
+    out->free_bytes = out->size_bytes > used_bytes ? out->size_bytes - used_bytes : 0;
 }
 
 uint64_t dragon_pool_node(const struct dragon_pool *pool)
@@ -249,6 +249,14 @@ void *dragon_pool_root(struct dragon_pool *pool)
 {
     _Static_assert(sizeof pool->heap.header->root == DRAGON_POOL_ROOT_BYTES, "as documented");
     return pool->heap.header->root;
+}
+
+void dragon_pool_limit(struct dragon_pool *pool, uint64_t size_bytes)
+{
+    uint64_t n_chunks = size_bytes / DRAGON_HEAP_CHUNK_BYTES;
+
+    if (n_chunks < pool->heap.n_chunks)
+        dragon_publish(&pool->heap.header->n_allowed, (uint32_t)n_chunks);
 }
 
 int dragon_pool_prefault(struct dragon_pool *pool, uint64_t size_bytes)

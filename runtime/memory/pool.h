@@ -26,7 +26,7 @@
 struct dragon_pool;
 
 struct dragon_pool_statistics {
-    uint64_t size_bytes;      /* that the pool may grow to */
+    uint64_t size_bytes;      /* that the pool may grow to, its limit */
     uint64_t committed_bytes; /* that it has grown to */
     uint64_t free_bytes;      /* size less what blocks occupy, their rounding included */
     uint64_t n_blocks;        /* allocated now */
@@ -106,6 +106,10 @@ int dragon_pool_fd(const struct dragon_pool *pool);
  * passed on. */
 void *dragon_pool_root(struct dragon_pool *pool);
 #define DRAGON_POOL_ROOT_BYTES 64
+
+/* Let the pool grow to size_bytes at the most, where that is less than the
+ * size it was made with. What is committed stays. */
+void dragon_pool_limit(struct dragon_pool *pool, uint64_t size_bytes);
 
 /* Ask the system for the memory of the first size_bytes now. */
 int dragon_pool_prefault(struct dragon_pool *pool, uint64_t size_bytes);

@@ -30,12 +30,44 @@ _Static_assert(sizeof(struct root) <= DRAGON_POOL_ROOT_BYTES, "fits the root");
 /* The one global of the runtime: the node that this process belongs to. */
 static struct dragon_node *current;
 
+static void wait_until_opened(struct dragon_node *node)
+{
+    while (dragon_observe(&node->state) == DRAGON_NODE_OPENING) {
+        uint32_t key = dragon_eventcount_prepare(&node->opened);
+
+        if (dragon_observe(&node->state) == DRAGON_NODE_OPENING)
+            (void)dragon_eventcount_park_until(&node->opened, key, DRAGON_FOREVER);
+    }
+}
+
 struct dragon_node *dragon_node_current(void)
 {
-    return current;
+    struct dragon_node *node = current;
+
+    if (!node)
+        return NULL;
+    wait_until_opened(node);
+    return dragon_observe(&node->state) == DRAGON_NODE_OPEN ? node : NULL;
+}
+
+int dragon_node_error(void)
+{
+    struct dragon_node *node = current;
+
+    if (!node)
+        return 0;
+    wait_until_opened(node);
+    return node->error;
 }
 
 /* ---- fork ---- */
+
+/* A fork in the middle of the opening would copy half a node. */
+static void before_fork(void)
+{
+    if (current)
+        wait_until_opened(current);
+}
 
 /* The copy has the memory but not the threads; what is its parent's is not its
  * own. A lock that another thread held at the fork stays held for ever in the
@@ -44,7 +76,7 @@ static void after_fork_in_child(void)
 {
     struct dragon_node *node = current;
 
-    if (!node)
+    if (!node || dragon_observe(&node->state) != DRAGON_NODE_OPEN)
         return;
     pthread_mutex_init(&node->mutex, NULL);
     pthread_mutex_init(&node->pollers_mutex, NULL);
@@ -57,6 +89,7 @@ static void after_fork_in_child(void)
     node->has_channels_thread = false;
     node->has_watch_thread = false;
     node->is_head = false;
+    node->start_ticks = 0;
     dragon_os_close(node->epoll_fd);
     node->epoll_fd = -1;
 }
@@ -65,7 +98,7 @@ static void register_fork_handler(void)
 {
     static bool is_registered;
 
-    if (!is_registered && pthread_atfork(NULL, NULL, after_fork_in_child) == 0)
+    if (!is_registered && pthread_atfork(before_fork, NULL, after_fork_in_child) == 0)
         is_registered = true;
 }
 
@@ -87,12 +120,14 @@ static int create_pool(uint64_t id, struct dragon_pool **pool_out)
 
 static int create_node(struct dragon_node *node)
 {
-    struct root root = {.magic = ROOT_MAGIC, .head_pid = dragon_os_pid()};
+    struct root root = {
+        .magic = ROOT_MAGIC,
+        .head_pid = dragon_os_pid(),
+        .head_start_ticks = node->start_ticks,
+    };
     int r;
 
     r = dragon_os_random(&node->id, sizeof node->id);
-    if (r == 0)
-        r = dragon_os_start_time(root.head_pid, &root.head_start_ticks);
     if (r == 0)
         r = create_pool(node->id, &node->pool);
     if (r < 0)
@@ -153,25 +188,24 @@ static int start_threads(struct dragon_node *node)
     return dragon_error_trace(r);
 }
 
-static int fill(struct dragon_node *node, const struct dragon_node_options *options)
+static int fill(struct dragon_node *node)
 {
+    int attach_fd = node->options.attach_fd;
     uint32_t holder;
     int r;
 
-    pthread_mutex_init(&node->mutex, NULL);
-    pthread_mutex_init(&node->pollers_mutex, NULL);
-    dragon_poke(&node->slot, DRAGON_NODE_NO_SLOT);
-    node->may_start_threads = options->start_threads;
     r = dragon_os_epoll_create(&node->epoll_fd);
+    if (r == 0)
+        r = dragon_os_start_time(dragon_os_pid(), &node->start_ticks);
     if (r < 0) {
-        dragon_os_close(options->attach_fd);
-        return dragon_error_trace(r);
+        dragon_os_close(attach_fd);
+        goto close_epoll;
     }
-    r = options->attach_fd < 0 ? create_node(node) : join_node(node, options->attach_fd);
+    r = attach_fd < 0 ? create_node(node) : join_node(node, attach_fd);
     if (r < 0)
         goto close_epoll;
     r = dragon_node_holder(node, &holder);
-    if (r == 0 && options->start_threads)
+    if (r == 0 && node->options.start_threads)
         r = start_threads(node);
     if (r < 0)
         goto close_pool;
@@ -181,30 +215,66 @@ close_pool:
     dragon_pool_close(node->pool);
 close_epoll:
     dragon_os_close(node->epoll_fd);
+    node->epoll_fd = -1;
+    return dragon_error_trace(r);
+}
+
+int dragon_node_finish_open(struct dragon_node *node)
+{
+    int r = fill(node);
+
+    node->error = r;
+    dragon_publish(&node->state, r < 0 ? DRAGON_NODE_FAILED : DRAGON_NODE_OPEN);
+    dragon_eventcount_wake_all(&node->opened);
+    return dragon_error_trace(r);
+}
+
+static struct dragon_node *new_node(const struct dragon_node_options *options)
+{
+    struct dragon_node *node = calloc(1, sizeof *node);
+
+    if (!node)
+        return NULL;
+    pthread_mutex_init(&node->mutex, NULL);
+    pthread_mutex_init(&node->pollers_mutex, NULL);
+    dragon_poke(&node->slot, DRAGON_NODE_NO_SLOT);
+    node->epoll_fd = -1;
+    node->options = *options;
+    return node;
+}
+
+/* Opening takes some 0.2 ms of system calls; the caller, who starts an
+ * interpreter, need not wait for them. */
+static int begin_open(struct dragon_node *node)
+{
+    int r;
+
+    if (!node->options.start_threads)
+        return dragon_error_trace(dragon_node_finish_open(node));
+    node->has_memory_thread = true;
+    r = dragon_os_thread_start(dragon_node_opening_thread, node);
+    if (r < 0)
+        dragon_os_close(node->options.attach_fd);
     return dragon_error_trace(r);
 }
 
 int dragon_node_open(const struct dragon_node_options *options, struct dragon_node **node_out)
 {
-    struct dragon_node *node;
+    struct dragon_node *node = current ? NULL : new_node(options);
     int r;
 
-    if (current) {
-        dragon_os_close(options->attach_fd);
-        return dragon_error_origin(-EBUSY);
-    }
-    node = calloc(1, sizeof *node);
     if (!node) {
         dragon_os_close(options->attach_fd);
-        return dragon_error_origin(-ENOMEM);
-    }
-    r = fill(node, options);
-    if (r < 0) {
-        free(node);
-        return dragon_error_trace(r);
+        return dragon_error_origin(current ? -EBUSY : -ENOMEM);
     }
     register_fork_handler();
     current = node;
+    r = begin_open(node);
+    if (r < 0) {
+        current = NULL;
+        free(node);
+        return dragon_error_trace(r);
+    }
     *node_out = node;
     return 0;
 }
@@ -216,6 +286,7 @@ void dragon_node_close(struct dragon_node *node)
 
     if (!node)
         return;
+    wait_until_opened(node);
     /* The threads may be in the middle of anything: memory stays mapped and
      * `node` stays allocated until the process is gone. */
     index = dragon_observe(&node->slot);
@@ -256,7 +327,12 @@ static int claim_slot_locked(struct dragon_node *node)
 
     if (dragon_peek(&node->slot) != DRAGON_NODE_NO_SLOT)
         return 0;
-    r = dragon_table_claim(&node->table, dragon_os_pid(), getppid(), &slot);
+    if (node->start_ticks == 0) {
+        r = dragon_os_start_time(dragon_os_pid(), &node->start_ticks);
+        if (r < 0)
+            return dragon_error_trace(r);
+    }
+    r = dragon_table_claim(&node->table, dragon_os_pid(), node->start_ticks, getppid(), &slot);
     if (r == DRAGON_TABLE_FULL)
         return dragon_error_origin(-EAGAIN);
     if (r == 0)
@@ -283,7 +359,7 @@ static int watch(struct dragon_node *node, int32_t pid, enum dragon_node_watched
 {
     int fd, r;
 
-    if (!node->may_start_threads)
+    if (!node->options.start_threads)
         return 0;
     if (node->epoll_fd < 0) {
         r = dragon_os_epoll_create(&node->epoll_fd);

@@ -40,17 +40,24 @@ struct dragon_node_options {
 
 /* ---- lifetime ---- */
 
-/* Open or join a node and make it this process's current one. attach_fd is
- * consumed, also on failure. -EBUSY: there is a current one. -EBADMSG:
- * attach_fd is no pool of a node. -ESRCH: its head has ended. -ENOMEM, ... */
+/* Open or join a node and make it this process's current one. With threads, the
+ * first of them does the work while the caller goes on, so 0 means only that it
+ * has begun; dragon_node_current waits for it. attach_fd is consumed, also on
+ * failure. -EBUSY: there is a current one. -EAGAIN: no thread could be started.
+ * Without threads also what dragon_node_error tells. */
 int dragon_node_open(const struct dragon_node_options *options, struct dragon_node **node_out);
 
 /* Leave the node: this process ends cleanly. Blocks that it holds are freed.
  * Its objects must not be used after this. NULL is fine. */
 void dragon_node_close(struct dragon_node *node);
 
-/* The node of this process, or NULL. Borrowed. */
+/* The node of this process, or NULL: it has none, or it could not be opened.
+ * Waits for an opening that is under way. Borrowed. */
 struct dragon_node *dragon_node_current(void);
+
+/* Why there is no node although one was to be opened. 0: none was. -EBADMSG:
+ * attach_fd is no pool of a node. -ESRCH: its head has ended. -ENOMEM, ... */
+int dragon_node_error(void);
 
 /* ---- use; any thread ---- */
 

@@ -13,10 +13,20 @@
 
 /* ---- memory ---- */
 
+/* What the first use of the pool needs soon, but need not wait for. */
+static void prepare_pool(struct dragon_node *node)
+{
+    uint64_t cgroup_bytes = dragon_os_cgroup_limit();
+
+    if (cgroup_bytes != UINT64_MAX)
+        dragon_pool_limit(node->pool, cgroup_bytes / 8 * 7);
+    (void)dragon_pool_prefault(node->pool, PREFAULT_BYTES); /* only a head start */
+}
+
 static void serve(struct dragon_node *node, uint32_t requests)
 {
     if (requests & DRAGON_NODE_PREFAULT)
-        (void)dragon_pool_prefault(node->pool, PREFAULT_BYTES); /* only a head start */
+        prepare_pool(node);
     if (requests & DRAGON_NODE_SWEEP)
         dragon_node_sweep_dead(node);
 }
@@ -25,6 +35,7 @@ static void *memory_thread(void *argument)
 {
     struct dragon_node *node = argument;
 
+    dragon_os_thread_name("dragon/memory");
     for (;;) {
         uint32_t key = dragon_eventcount_prepare(&node->memory_work);
         uint32_t requests = dragon_exchange(&node->memory_requests, 0);
@@ -35,6 +46,15 @@ static void *memory_thread(void *argument)
             (void)dragon_eventcount_park_until(&node->memory_work, key, DRAGON_FOREVER);
     }
     return NULL;
+}
+
+void *dragon_node_opening_thread(void *argument)
+{
+    struct dragon_node *node = argument;
+
+    if (dragon_node_finish_open(node) < 0)
+        return NULL;
+    return memory_thread(node);
 }
 
 void dragon_node_request(struct dragon_node *node, uint32_t request)
@@ -80,6 +100,7 @@ static void *channels_thread(void *argument)
     uint32_t index = dragon_observe(&node->slot);
     struct dragon_table_slot *slot = dragon_table_slot(&node->table, index);
 
+    dragon_os_thread_name("dragon/channels");
     for (;;) {
         uint64_t ready[DRAGON_DOORBELL_WORDS];
 
@@ -110,6 +131,7 @@ static void *watch_thread(void *argument)
 {
     struct dragon_node *node = argument;
 
+    dragon_os_thread_name("dragon/watch");
     for (;;) {
         uint64_t tags[16];
         int n = dragon_os_epoll_wait(node->epoll_fd, tags, 16, DRAGON_FOREVER);
@@ -131,13 +153,13 @@ static void *watch_thread(void *argument)
 
 /* ---- starting them ---- */
 
-static int start_once(struct dragon_node *node, bool *has, const char *name, void *(*run)(void *))
+static int start_once(struct dragon_node *node, bool *has, void *(*run)(void *))
 {
     int r = 0;
 
     pthread_mutex_lock(&node->mutex);
     if (!*has) {
-        r = dragon_os_thread_start(name, run, node);
+        r = dragon_os_thread_start(run, node);
         *has = r == 0;
     }
     pthread_mutex_unlock(&node->mutex);
@@ -146,7 +168,7 @@ static int start_once(struct dragon_node *node, bool *has, const char *name, voi
 
 int dragon_node_start_memory_thread(struct dragon_node *node)
 {
-    return start_once(node, &node->has_memory_thread, "dragon/memory", memory_thread);
+    return start_once(node, &node->has_memory_thread, memory_thread);
 }
 
 int dragon_node_start_channels_thread(struct dragon_node *node)
@@ -156,10 +178,10 @@ int dragon_node_start_channels_thread(struct dragon_node *node)
 
     if (r < 0)
         return dragon_error_trace(r);
-    return start_once(node, &node->has_channels_thread, "dragon/channels", channels_thread);
+    return start_once(node, &node->has_channels_thread, channels_thread);
 }
 
 int dragon_node_start_watch_thread(struct dragon_node *node)
 {
-    return start_once(node, &node->has_watch_thread, "dragon/watch", watch_thread);
+    return start_once(node, &node->has_watch_thread, watch_thread);
 }

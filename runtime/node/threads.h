@@ -23,13 +23,25 @@ enum dragon_node_watched {
     DRAGON_NODE_WATCHED_LEADER,    /* this process ends with it */
 };
 
+enum dragon_node_state {
+    DRAGON_NODE_OPENING = 0,
+    DRAGON_NODE_OPEN,
+    DRAGON_NODE_FAILED,
+};
+
 struct dragon_node {
+    /* state and error are written by the opening thread, error first. */
+    _Atomic uint32_t state;
+    int error;
+    struct dragon_eventcount opened;
+    struct dragon_node_options options;
+
     struct dragon_pool *pool;
     struct dragon_table table;
     uint64_t id;
     bool is_head;
-    bool may_start_threads;
     int32_t head_pid;
+    uint64_t start_ticks; /* of this process; 0: not known yet */
     _Atomic uint32_t slot;
 
     /* Guards starting threads and claiming a slot. */
@@ -52,6 +64,12 @@ struct dragon_node {
     unsigned next_bit;
     _Atomic unsigned n_pollers;
 };
+
+/* Fill in the node according to its options, and tell those who wait for it. */
+int dragon_node_finish_open(struct dragon_node *node);
+
+/* Body of the memory thread of a node that is still to be opened. */
+void *dragon_node_opening_thread(void *node);
 
 /* Start each thread unless it runs. 0 or -EAGAIN. */
 int dragon_node_start_memory_thread(struct dragon_node *node);

@@ -40,9 +40,13 @@ int dragon_os_commit(int fd, uint64_t offset, uint64_t size_bytes);
 /* Give the pages of a range back to the system. They read as zero afterwards. */
 int dragon_os_decommit(int fd, uint64_t offset, uint64_t size_bytes);
 
-/* The least of: physical memory, the cgroup's memory limit, RLIMIT_AS and
- * RLIMIT_FSIZE. Bytes. */
+/* How much a file in memory could grow and be mapped: the least of physical
+ * memory, RLIMIT_FSIZE and half of RLIMIT_AS. Bytes. Cheap. */
 uint64_t dragon_os_memory_limit(void);
+
+/* The memory limit of this process's cgroup, UINT64_MAX if there is none. Bytes.
+ * Reads files: tens of microseconds. */
+uint64_t dragon_os_cgroup_limit(void);
 
 /* ---- sleeping ---- */
 
@@ -79,9 +83,12 @@ _Noreturn void dragon_os_kill_self(void);
 /* True if the process behind pidfd has ended (it may still be a zombie). */
 bool dragon_os_pidfd_ended(int pidfd);
 
-/* Start a thread that is detached, blocks all signals, has a small stack and
- * shows under name (at most 15 bytes) in ps -T. -EAGAIN as pthread_create. */
-int dragon_os_thread_start(const char *name, void *(*run)(void *), void *argument);
+/* Start a thread that is detached, blocks all signals and has a small stack.
+ * -EAGAIN as pthread_create. */
+int dragon_os_thread_start(void *(*run)(void *), void *argument);
+
+/* The name (at most 15 bytes) that ps -T shows for the calling thread. */
+void dragon_os_thread_name(const char *name);
 
 /* Number of cores this process may run on, at least 1. */
 int dragon_os_cpu_count(void);

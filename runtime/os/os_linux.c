@@ -18,10 +18,12 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -168,7 +170,7 @@ static uint64_t number_in_file(const char *path)
 
 /* In a container the cgroup's own files appear at the root of its mount; on
  * the host the limit of a nested group is in the group's folder. */
-static uint64_t cgroup_limit(void)
+uint64_t dragon_os_cgroup_limit(void)
 {
     char line[PATH_MAX], path[PATH_MAX + 64];
     uint64_t limit = number_in_file("/sys/fs/cgroup/memory.max");
@@ -194,11 +196,12 @@ static uint64_t cgroup_limit(void)
 
 uint64_t dragon_os_memory_limit(void)
 {
-    uint64_t limit = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    struct sysinfo info;
+    uint64_t limit = resource_limit(RLIMIT_AS) / 2;
 
-    limit = smaller(limit, resource_limit(RLIMIT_AS));
-    limit = smaller(limit, resource_limit(RLIMIT_FSIZE));
-    return smaller(limit, cgroup_limit());
+    if (sysinfo(&info) == 0)
+        limit = smaller(limit, (uint64_t)info.totalram * info.mem_unit);
+    return smaller(limit, resource_limit(RLIMIT_FSIZE));
 }
 
 /* ---- sleeping ---- */
@@ -304,7 +307,7 @@ bool dragon_os_pidfd_ended(int pidfd)
     return poll(&item, 1, 0) == 1;
 }
 
-int dragon_os_thread_start(const char *name, void *(*run)(void *), void *argument)
+int dragon_os_thread_start(void *(*run)(void *), void *argument)
 {
     pthread_attr_t attributes;
     sigset_t all, before;
@@ -319,11 +322,14 @@ int dragon_os_thread_start(const char *name, void *(*run)(void *), void *argumen
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     r = pthread_create(&thread, &attributes, run, argument);
-    if (r == 0)
-        pthread_setname_np(thread, name);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     return r == 0 ? 0 : dragon_error_origin(-r);
+}
+
+void dragon_os_thread_name(const char *name)
+{
+    prctl(PR_SET_NAME, name, 0, 0, 0);
 }
 
 int dragon_os_cpu_count(void)

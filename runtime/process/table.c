@@ -143,8 +143,8 @@ static bool find_free_locked(struct dragon_table *table, uint32_t *slot_out)
     return false;
 }
 
-static int claim_locked(struct dragon_table *table, int32_t pid, int32_t parent_pid,
-                        uint64_t start_ticks, uint32_t *slot_out)
+static int claim_locked(struct dragon_table *table, int32_t pid, uint64_t start_ticks,
+                        int32_t parent_pid, uint32_t *slot_out)
 {
     struct dragon_table_slot *slot;
     uint32_t index;
@@ -164,19 +164,14 @@ static int claim_locked(struct dragon_table *table, int32_t pid, int32_t parent_
     return 0;
 }
 
-int dragon_table_claim(struct dragon_table *table, int32_t pid, int32_t parent_pid,
-                       uint32_t *slot_out)
+int dragon_table_claim(struct dragon_table *table, int32_t pid, uint64_t start_ticks,
+                       int32_t parent_pid, uint32_t *slot_out)
 {
-    uint64_t start_ticks;
-    int r;
+    int r = dragon_mutex_lock(&table->shared->mutex);
 
-    r = dragon_os_start_time(pid, &start_ticks);
     if (r < 0)
         return dragon_error_trace(r);
-    r = dragon_mutex_lock(&table->shared->mutex);
-    if (r < 0)
-        return dragon_error_trace(r);
-    r = claim_locked(table, pid, parent_pid, start_ticks, slot_out);
+    r = claim_locked(table, pid, start_ticks, parent_pid, slot_out);
     dragon_mutex_unlock(&table->shared->mutex);
     return dragon_error_trace(r);
 }

@@ -74,9 +74,10 @@ int dragon_table_create(struct dragon_table *table, struct dragon_pool *pool,
 int dragon_table_open(struct dragon_table *table, struct dragon_pool *pool,
                       const struct dragon_handle *handle);
 
-/* Enter a living process. 0; DRAGON_TABLE_FULL; -ESRCH. */
-int dragon_table_claim(struct dragon_table *table, int32_t pid, int32_t parent_pid,
-                       uint32_t *slot_out);
+/* Enter a living process. start_ticks: dragon_os_start_time. 0;
+ * DRAGON_TABLE_FULL. */
+int dragon_table_claim(struct dragon_table *table, int32_t pid, uint64_t start_ticks,
+                       int32_t parent_pid, uint32_t *slot_out);
 
 /* Make a slot free for the next one. */
 void dragon_table_release(struct dragon_table *table, uint32_t slot);

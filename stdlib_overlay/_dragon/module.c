@@ -3,8 +3,9 @@
 #include "memory/pool.h"
 #include "node/node.h"
 
+#include <errno.h>
 #include <stddef.h>
-#include <unistd.h>
+#include <string.h>
 
 /* ---- state ---- */
 
@@ -56,12 +57,20 @@ PyObject *dragon_py_queue_empty(struct dragon_py_state *state)
 static struct dragon_node *require_node(void)
 {
     struct dragon_node *node = dragon_node_current();
+    int error;
 
-    if (!node)
+    if (node)
+        return node;
+    error = dragon_node_error();
+    if (error < 0)
+        PyErr_Format(PyExc_RuntimeError,
+                     "the dragon runtime of this process could not be opened: %s",
+                     error == -ESRCH ? "the program it belongs to has ended" : strerror(-error));
+    else
         PyErr_SetString(PyExc_RuntimeError,
                         "this process has no dragon runtime: run the program with `dragon` "
                         "(and without --no-runtime)");
-    return node;
+    return NULL;
 }
 
 struct dragon_pool *dragon_py_default_pool(void)
