@@ -1,14 +1,14 @@
 /*
- * Three things that mimalloc 2.0.9 does with large blocks would make a program slower or larger than
- * the same program under glibc's malloc:
+ * Three things that mimalloc 2.0.9 does with large blocks would make a program slower or larger
+ * than the same program under glibc's malloc:
  *
  *  - A block above 16 MiB goes back to the system when it is freed, so a loop that makes and drops
  *    such buffers pays for page faults each time: 12 ms for 16 MiB where glibc takes 1.5. An arena
- *    reserved beforehand keeps them. It only grows as it is used, but what was used once stays, hence
- *    no more than ARENA_SIZE_BYTES.
+ *    reserved beforehand keeps them. It only grows as it is used, but what was used once stays,
+ * hence no more than ARENA_SIZE_BYTES.
  *  - Memory that is empty again is kept for half a second and then until somebody happens to look:
- *    after 500 MiB of 1 MiB blocks the process stayed at 515 MiB, glibc's at 29. Without the delay it
- *    goes back at once, at no cost that could be measured.
+ *    after 500 MiB of 1 MiB blocks the process stayed at 515 MiB, glibc's at 29. Without the delay
+ * it goes back at once, at no cost that could be measured.
  *  - calloc writes its zeros even into memory that comes fresh from the system, which makes
  *    numpy.zeros((100000, 100000)) take 80 GB. See dragon_allocator_calloc.
  */

@@ -2,8 +2,8 @@
  * The recipe of Programs/python.c through the PyConfig interface, with what a python at another
  * place and under another name would get wrong:
  *
- *  - prefix: getpath looks for lib/python3.x beside the executable and would take whichever it finds
- *    there, so the prefix of the Python that was linked in is given; PYTHONHOME still wins;
+ *  - prefix: getpath looks for lib/python3.x beside the executable and would take whichever it
+ * finds there, so the prefix of the Python that was linked in is given; PYTHONHOME still wins;
  *  - executable: dragon itself, so that whoever runs sys.executable gets dragon again. In an active
  *    virtual environment that dragon is not a part of, site must see the environment's own python
  *    while it sets up sys.path, and sys.executable is put right afterwards;
@@ -20,6 +20,7 @@
 
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -34,7 +35,8 @@
 /* Python keeps the pointer. The last entry stays empty: it ends the table. */
 static struct _frozen frozen_modules[MAX_FROZEN + 1];
 
-/* with_stdlib: false for -X frozen_modules=off, where the standard library comes from its files. */
+/* with_stdlib: false where the standard library must come from its files: -X frozen_modules=off and
+ * PYTHONHOME. */
 static void set_frozen_modules(bool with_stdlib)
 {
     size_t n = 0;
@@ -106,9 +108,16 @@ static PyStatus set_command_line(PyConfig *config, const struct dragon_options *
     return PyConfig_Read(config); /* now the options and PYTHON* variables are known */
 }
 
+/* PYTHONHOME names the standard library: then nothing of ours may stand in for it. */
+static bool has_home(const PyConfig *config)
+{
+    const char *home = config->use_environment ? getenv("PYTHONHOME") : NULL;
+    return config->home || (home && *home);
+}
+
 static PyStatus set_prefix(PyConfig *config)
 {
-    if (config->home) {
+    if (has_home(config)) {
         return PyStatus_Ok();
     }
     PyStatus status = PyConfig_SetBytesString(config, &config->prefix, DRAGON_PYTHON_PREFIX);
@@ -121,7 +130,7 @@ static PyStatus set_prefix(PyConfig *config)
 /* The environment's python, if site must believe that it runs as that; else NULL. */
 static const char *foreign_venv(const PyConfig *config, const struct dragon_self *self)
 {
-    return self->venv_python[0] && !config->home ? self->venv_python : NULL;
+    return self->venv_python[0] && !has_home(config) ? self->venv_python : NULL;
 }
 
 static PyStatus set_executable(PyConfig *config, const struct dragon_self *self)
@@ -143,7 +152,7 @@ static PyStatus configure(PyConfig *config, const struct dragon_options *options
     if (PyStatus_Exception(status)) {
         return status;
     }
-    set_frozen_modules(config->use_frozen_modules != 0);
+    set_frozen_modules(config->use_frozen_modules && !has_home(config));
     status = set_prefix(config);
     if (PyStatus_Exception(status)) {
         return status;

@@ -24,8 +24,8 @@ static int print_version(int detail)
     return 0;
 }
 
-/* A node that cannot open is no reason not to run a program that may never use it: dragon_node keeps
- * the error, and the first use of the runtime raises it. */
+/* A node that cannot open is no reason not to run a program that may never use it: dragon_node
+ * keeps the error, and the first use of the runtime raises it. */
 static int run_python(const struct dragon_options *options)
 {
     struct dragon_node *node = NULL;

@@ -285,17 +285,18 @@ void dragon_options_fini(struct dragon_options *options)
 
 void dragon_options_print_help(void)
 {
-    fputs("dragon: Python with shared-memory multiprocessing.\n"
-          "usage: dragon [dragon option | python option] ... [-c cmd | -m mod | file | -] [arg] ...\n"
-          "       dragon command\n"
-          "Options of dragon, before the program:\n"
-          "--start-method NAME : start method of multiprocessing unless the program sets one:\n"
-          "                      dragon, fork, forkserver or spawn; also DRAGON_START_METHOD\n"
-          "--no-runtime        : open no node and start no runtime threads\n"
-          "-h, --help          : print this help and Python's, and exit\n"
-          "-V, --version       : print the versions and exit; -VV adds the compiler's\n"
-          "Commands of dragon (a file of that name is run as ./NAME):\n",
-          stdout);
+    fputs(
+        "dragon: Python with shared-memory multiprocessing.\n"
+        "usage: dragon [dragon option | python option] ... [-c cmd | -m mod | file | -] [arg] ...\n"
+        "       dragon command\n"
+        "Options of dragon, before the program:\n"
+        "--start-method NAME : start method of multiprocessing unless the program sets one:\n"
+        "                      dragon, fork, forkserver or spawn; also DRAGON_START_METHOD\n"
+        "--no-runtime        : open no node and start no runtime threads\n"
+        "-h, --help          : print this help and Python's, and exit\n"
+        "-V, --version       : print the versions and exit; -VV adds the compiler's\n"
+        "Commands of dragon (a file of that name is run as ./NAME):\n",
+        stdout);
     for (const struct dragon_command *command = dragon_commands; command->name; command++) {
         printf("%-20s: %s\n", command->name, command->summary);
     }

@@ -76,8 +76,13 @@ static int add_constant(PyObject *module, const char *name, PyObject *value)
     return r;
 }
 
+/* The functions are added here and not through m_methods because faulthandler takes a module with
+ * those for an extension, and would name it in each of its reports. */
 static int launch_exec(PyObject *module)
 {
+    if (PyModule_AddFunctions(module, launch_methods) < 0) {
+        return -1;
+    }
     PyObject *start_method = launch_options->start_method
                                  ? PyUnicode_FromString(launch_options->start_method)
                                  : Py_NewRef(Py_None);
@@ -96,7 +101,6 @@ static struct PyModuleDef launch_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_dragon_launch",
     .m_doc = "What the dragon executable carries and how it was started.",
-    .m_methods = launch_methods,
     .m_slots = launch_slots,
 };
 

@@ -98,8 +98,8 @@ static bool has_venv_config(const char *executable)
 static void find_active_venv(struct dragon_self *self)
 {
     const char *root = getenv("VIRTUAL_ENV");
-    if (self->is_in_venv || !root || !*root ||
-        !join(self->venv_python, "%s/bin/python3", root) || !has_venv_config(self->venv_python)) {
+    if (self->is_in_venv || !root || !*root || !join(self->venv_python, "%s/bin/python3", root) ||
+        !has_venv_config(self->venv_python)) {
         self->venv_python[0] = '\0';
     }
 }

@@ -98,8 +98,8 @@ static int lose_owner(pthread_mutex_t *mutex)
 
 static int check_robust_mutex(void)
 {
-    pthread_mutex_t *mutex = mmap(NULL, sizeof *mutex, PROT_READ | PROT_WRITE,
-                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pthread_mutex_t *mutex =
+        mmap(NULL, sizeof *mutex, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (mutex == MAP_FAILED) {
         return -errno;
     }

@@ -7,9 +7,9 @@ when it is needed.
 
 import marshal
 import sys
+from _frozen_importlib import ModuleSpec, _call_with_frames_removed  # type: ignore[attr-defined]
 
 import _dragon_launch
-from _frozen_importlib import ModuleSpec, _call_with_frames_removed
 
 MYPY = False  # type checkers take it for True; `typing` is not loaded yet
 if MYPY:
@@ -42,10 +42,11 @@ class EmbeddedLoader:
     @staticmethod
     def get_code(name: str) -> "CodeType":
         """Return the code; the embedded one holds asserts and docstrings, so not under -O."""
-        path, _, source, code = _entry(name)
+        path, _, source, marshalled = _entry(name)
         if sys.flags.optimize:
             return compile(source, _ROOT + path, "exec", dont_inherit=True)
-        return marshal.loads(code)
+        code: CodeType = marshal.loads(marshalled)
+        return code
 
     @staticmethod
     def get_source(name: str) -> str:
@@ -90,16 +91,14 @@ def _embedded_spec(name: str) -> ModuleSpec | None:
     if entry is None:
         return None
     path, is_package, _, _ = entry
-    spec = ModuleSpec(name, EmbeddedLoader, origin=_ROOT + path, is_package=is_package)
+    spec = ModuleSpec(name, EmbeddedLoader, origin=_ROOT + path, is_package=is_package)  # type: ignore[arg-type]
     spec.has_location = True
     if is_package:
         spec.submodule_search_locations = [_ROOT + name.replace(".", "/")]
     return spec
 
 
-def _context_spec(
-    path: "Sequence[str] | None", target: "ModuleType | None"
-) -> ModuleSpec | None:
+def _context_spec(path: "Sequence[str] | None", target: "ModuleType | None") -> ModuleSpec | None:
     """Find multiprocessing.context as ever, and add the start method once it has been loaded.
 
     In time: `multiprocessing/__init__` takes the methods of the default context afterwards.
@@ -108,8 +107,8 @@ def _context_spec(
         find_spec = getattr(finder, "find_spec", None)
         if finder is EmbeddedFinder or find_spec is None:
             continue
-        spec = find_spec(_CONTEXT, path, target)
-        if spec is not None:
+        spec: ModuleSpec | None = find_spec(_CONTEXT, path, target)
+        if spec is not None and spec.loader is not None:
             _call_after_exec(spec.loader, _add_start_method)
             return spec
     return None
@@ -127,7 +126,7 @@ def _call_after_exec(loader: "Loader", then: "Callable[[ModuleType], None]") -> 
         exec_module(module)
         then(module)
 
-    loader.exec_module = exec_module_then
+    loader.exec_module = exec_module_then  # type: ignore[method-assign]
 
 
 def _add_start_method(context: "ModuleType") -> None:
@@ -162,7 +161,7 @@ def _excepthook(
 
 
 def _is_overlay_involved(value: BaseException, traceback: "TracebackType | None") -> bool:
-    """Return whether a frame of an embedded module is in the traceback, or in those of its causes."""
+    """Return whether the traceback, or that of a cause, has a frame of an embedded module."""
     seen: set[int] = set()
     pending = [(value, traceback)]
     while pending:

@@ -115,7 +115,9 @@ def table(variable: str, modules: list[Module]) -> str:
         rows.append(row(index, module, len(code)))
     # C knows no empty array, and a table without modules is a legal build.
     entries = "".join(rows) or '    {"", "", false, 0, 0, 0, 0},\n'
-    text.append(f"const struct dragon_overlay_module dragon_overlay_{variable}[] = {{\n{entries}}};")
+    text.append(
+        f"const struct dragon_overlay_module dragon_overlay_{variable}[] = {{\n{entries}}};"
+    )
     text.append(f"const size_t dragon_overlay_n_{variable} = {len(rows)};\n")
     return "\n".join(text)
 

@@ -12,7 +12,7 @@ Dragon = Callable[..., Outcome]
 def facts(text: str) -> dict[str, str]:
     """Return the lines by their names."""
     pairs = (re.split(r"\s{2,}", line, maxsplit=1) for line in text.splitlines())
-    return {name: value for name, value in pairs}
+    return dict(pairs)
 
 
 def test_doctor_tells_how_dragon_is_built(dragon: Dragon, exe: Path) -> None:

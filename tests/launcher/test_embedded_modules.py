@@ -23,7 +23,9 @@ def test_embedded_module_that_does_not_exist_is_an_import_error(dragon: Dragon) 
 
 
 def test_embedded_source_is_shown_by_inspect(dragon: Dragon) -> None:
-    code = "import inspect, dragon_overlay.context as c; print('def install' in inspect.getsource(c))"
+    code = (
+        "import inspect, dragon_overlay.context as c; print('def install' in inspect.getsource(c))"
+    )
     assert dragon("-c", code).stdout == "True\n"
 
 
@@ -35,7 +37,9 @@ def test_embedded_code_is_compiled_for_the_optimization(dragon: Dragon, option: 
 
 FAIL = "import dragon_overlay.context as c\n"
 UNCAUGHT = FAIL + "c.install(None, None)"
-CAUGHT = FAIL + "import traceback\ntry: c.install(None, None)\nexcept Exception: traceback.print_exc()"
+CAUGHT = (
+    FAIL + "import traceback\ntry: c.install(None, None)\nexcept Exception: traceback.print_exc()"
+)
 
 
 @pytest.mark.parametrize("code", [UNCAUGHT, CAUGHT], ids=["uncaught", "caught"])
@@ -70,7 +74,9 @@ def test_multiprocessing_context_stays_the_stdlibs(dragon: Dragon) -> None:
     )
     file = "/usr/lib/python3.11/multiprocessing/context.py"
     where, same = dragon("-c", code).stdout.splitlines()
-    assert where.startswith(f"{file} SourceFileLoader {{'name': 'multiprocessing.context', 'path': '{file}'}}")
+    assert where.startswith(
+        f"{file} SourceFileLoader {{'name': 'multiprocessing.context', 'path': '{file}'}}"
+    )
     assert where.endswith("__pycache__/context.cpython-311.pyc")
     assert same == "True True"
 

@@ -21,7 +21,7 @@ class Case(NamedTuple):
     name: str
     words: tuple[str, ...]
     stdin: str = ""
-    env: dict[str, str] = {}
+    env: dict[str, str] | None = None
 
 
 SHOW_ARGV = "import sys; print(sys.argv, sys.flags, sys.path, __name__)"
@@ -134,9 +134,7 @@ def outcome(executable: Path | str, case: Case, folder: Path) -> Outcome:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_output_errors_and_status_are_those_of_python3(
-    case: Case, exe: Path, folder: Path
-) -> None:
+def test_output_errors_and_status_are_those_of_python3(case: Case, exe: Path, folder: Path) -> None:
     assert outcome(exe, case, folder) == outcome(PYTHON, case, folder)
 
 
@@ -155,8 +153,7 @@ def test_output_errors_and_status_are_those_of_python3(
         "sys.getfilesystemencoding(), sys.stdout.encoding, sys.stdin.errors",
         "sys.excepthook is sys.__excepthook__, sys.displayhook",
         "[__import__('signal').getsignal(number) for number in range(1, 32)]",
-        "__import__('os').listdir('/proc/self/task').__len__() >= 1",
-        "__import__('threading').enumerate()",
+        "[thread.name for thread in __import__('threading').enumerate()]",
         "__import__('multiprocessing').get_start_method()",
     ],
 )

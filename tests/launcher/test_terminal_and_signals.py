@@ -28,7 +28,7 @@ def start(exe: Path | str, *words: str) -> subprocess.Popen[str]:
     return process
 
 
-SLEEP = "print('ready', flush=True)\nimport time\ntime.sleep(60)"
+SLEEP = "import time; print('ready', flush=True); time.sleep(60)"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
@@ -70,16 +70,17 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.execve(command[0], command, clean_environment() | {"TERM": "dumb"})
+        self.unread = b""
 
     def read_until(self, text: str) -> str:
-        """Return the output up to text."""
-        seen = b""
+        """Return the output up to text, and keep what comes after it for the next call."""
         end = time.monotonic() + TIMEOUT_S
-        while text.encode() not in seen:
+        while text.encode() not in self.unread:
             ready, _, _ = select.select([self.fd], [], [], max(0, end - time.monotonic()))
-            assert ready, f"no {text!r} in {seen!r}"
-            seen += os.read(self.fd, 4096)
-        return seen.decode()
+            assert ready, f"no {text!r} in {self.unread!r}"
+            self.unread += os.read(self.fd, 4096)
+        before, found, self.unread = self.unread.partition(text.encode())
+        return (before + found).decode()
 
     def write(self, text: str) -> None:
         """Type the text."""
@@ -102,15 +103,16 @@ def test_prompt_is_pythons_and_control_d_ends_it(exe: Path) -> None:
     assert greeting.startswith("Python 3.")
     assert 'Type "help", "copyright", "credits" or "license" for more information.' in greeting
     terminal.write("6 * 7\r")
-    assert "42" in terminal.read_until("42")
-    terminal.read_until(">>> ")
+    assert "42\r\n" in terminal.read_until("\n>>> ")
     terminal.write("\x04")
     assert terminal.wait() == 0
 
 
-def test_control_c_at_the_prompt_does_not_end_it(exe: Path) -> None:
+def test_control_c_ends_a_statement_but_not_the_prompt(exe: Path) -> None:
     terminal = Terminal(str(exe), "-q")
     terminal.read_until(">>> ")
+    terminal.write("import time; print('run' + 'ning'); time.sleep(60)\r")
+    terminal.read_until("running")
     terminal.write("\x03")
     terminal.read_until("KeyboardInterrupt")
     terminal.read_until(">>> ")

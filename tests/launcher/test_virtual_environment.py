@@ -97,7 +97,9 @@ def test_venv_module_makes_an_environment_of_dragon(exe: Path, tmp_path: Path) -
 
 def test_environment_made_inside_an_environment_works(venv_dragon: Path, tmp_path: Path) -> None:
     assert run_program(venv_dragon, "-m", "venv", "--without-pip", tmp_path / "new").status == 0
-    outcome = run_program(tmp_path / "new" / "bin" / "python", "-c", "import sys; print(sys.prefix)")
+    outcome = run_program(
+        tmp_path / "new" / "bin" / "python", "-c", "import sys; print(sys.prefix)"
+    )
     assert outcome.stdout == f"{tmp_path / 'new'}\n"
 
 
