@@ -5,7 +5,7 @@
  *
  * The segment, from its start:
  *
- *   struct dragon_heap_header            one page
+ *   struct dragon_heap_header            one page, with the owner's root at its end
  *   struct dragon_heap_chunk [n_chunks]  the table of chunks, a line each
  *   chunks of 64 KiB
  *
@@ -21,6 +21,7 @@
  * Readers without the mutex (resolve) read single words.
  */
 
+#include "memory/pool.h"
 #include "memory/segment.h"
 #include "wait/mutex.h"
 
@@ -29,6 +30,7 @@
 
 #define DRAGON_HEAP_CHUNK_BYTES UINT64_C(65536)
 #define DRAGON_HEAP_HEADER_BYTES UINT64_C(4096)
+#define DRAGON_HEAP_ROOT_OFFSET (DRAGON_HEAP_HEADER_BYTES - DRAGON_POOL_ROOT_BYTES)
 #define DRAGON_HEAP_MAX_CLASSES 40
 #define DRAGON_HEAP_N_CACHED_RUNS 16
 #define DRAGON_HEAP_NO_CHUNK UINT32_MAX
@@ -80,7 +82,6 @@ struct dragon_heap_header {
     uint32_t number;
     uint32_t reserved;
     uint64_t data_offset;
-    unsigned char root[64];
     /* under mutex */
     struct dragon_mutex mutex;
     _Atomic uint32_t n_committed; /* chunks with memory behind them */
@@ -95,7 +96,7 @@ struct dragon_heap_header {
     struct dragon_heap_cached_run cached_runs[DRAGON_HEAP_N_CACHED_RUNS];
 };
 
-_Static_assert(sizeof(struct dragon_heap_header) <= DRAGON_HEAP_HEADER_BYTES, "one page");
+_Static_assert(sizeof(struct dragon_heap_header) <= DRAGON_HEAP_ROOT_OFFSET, "before the root");
 
 struct dragon_heap {
     struct dragon_segment *segment; /* borrowed */

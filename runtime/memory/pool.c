@@ -247,8 +247,7 @@ int dragon_pool_fd(const struct dragon_pool *pool)
 
 void *dragon_pool_root(struct dragon_pool *pool)
 {
-    _Static_assert(sizeof pool->heap.header->root == DRAGON_POOL_ROOT_BYTES, "as documented");
-    return pool->heap.header->root;
+    return pool->segment.base + DRAGON_HEAP_ROOT_OFFSET;
 }
 
 void dragon_pool_limit(struct dragon_pool *pool, uint64_t size_bytes)

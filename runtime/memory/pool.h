@@ -101,11 +101,11 @@ uint32_t dragon_pool_number(const struct dragon_pool *pool);
 /* The pool's file, for handing it to a child. Borrowed. */
 int dragon_pool_fd(const struct dragon_pool *pool);
 
-/* 64 bytes in the pool's header for its owner's root object: the node keeps
- * the handle of its shared state there. Written once, before the pool is
- * passed on. */
+/* Memory in the pool's header for what its owner puts there, zero at first,
+ * aligned to 64 bytes: the node keeps its table of processes in it. The same
+ * offset in every process. */
 void *dragon_pool_root(struct dragon_pool *pool);
-#define DRAGON_POOL_ROOT_BYTES 64
+#define DRAGON_POOL_ROOT_BYTES 2304
 
 /* Let the pool grow to size_bytes at the most, where that is less than the
  * size it was made with. What is committed stays. */

@@ -48,7 +48,10 @@ int dragon_segment_create_named(struct dragon_segment *segment, const char *name
 int dragon_segment_open_fd(struct dragon_segment *segment, int fd)
 {
     uint64_t size_bytes;
-    int r = dragon_os_file_size(fd, &size_bytes);
+    int r;
+
+    dragon_os_close_on_exec(fd);
+    r = dragon_os_file_size(fd, &size_bytes);
 
     if (r == 0 && size_bytes < SMALLEST_BYTES)
         r = dragon_error_origin(-EBADMSG);

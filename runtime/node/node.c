@@ -7,6 +7,7 @@
 #include "os/os.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,13 +20,14 @@
  * else can see the pool. */
 struct root {
     uint64_t magic;
-    struct dragon_handle table;
     uint64_t head_start_ticks;
     int32_t head_pid;
-    uint32_t reserved;
+    uint32_t reserved[11];
+    struct dragon_table_shared table;
 };
 
 _Static_assert(sizeof(struct root) <= DRAGON_POOL_ROOT_BYTES, "fits the root");
+_Static_assert(offsetof(struct root, table) % 64 == 0, "the table's alignment");
 
 /* The one global of the runtime: the node that this process belongs to. */
 static struct dragon_node *current;
@@ -118,13 +120,16 @@ static int create_pool(uint64_t id, struct dragon_pool **pool_out)
     return dragon_error_trace(r);
 }
 
+static uint64_t table_offset(struct dragon_pool *pool)
+{
+    struct root *root = dragon_pool_root(pool);
+
+    return (uint64_t)((char *)&root->table - (char *)dragon_pool_at(pool, 0));
+}
+
 static int create_node(struct dragon_node *node)
 {
-    struct root root = {
-        .magic = ROOT_MAGIC,
-        .head_pid = dragon_os_pid(),
-        .head_start_ticks = node->start_ticks,
-    };
+    struct root *root;
     int r;
 
     r = dragon_os_random(&node->id, sizeof node->id);
@@ -132,14 +137,38 @@ static int create_node(struct dragon_node *node)
         r = create_pool(node->id, &node->pool);
     if (r < 0)
         return dragon_error_trace(r);
-    r = dragon_table_create(&node->table, node->pool, &root.table);
-    if (r != 0) {
+    r = dragon_table_init(&node->table, node->pool, table_offset(node->pool));
+    if (r < 0) {
         dragon_pool_close(node->pool);
-        return r < 0 ? dragon_error_trace(r) : dragon_error_origin(-ENOMEM);
+        return dragon_error_trace(r);
     }
-    memcpy(dragon_pool_root(node->pool), &root, sizeof root);
+    root = dragon_pool_root(node->pool);
+    root->magic = ROOT_MAGIC;
+    root->head_pid = dragon_os_pid();
     node->is_head = true;
-    node->head_pid = root.head_pid;
+    node->head_pid = root->head_pid;
+    return 0;
+}
+
+/* The head says when it started before anybody joins, and not earlier: most
+ * programs never start a process, and the answer costs a read of /proc. */
+int dragon_node_invite(struct dragon_node *node)
+{
+    struct root *root = dragon_pool_root(node->pool);
+    struct dragon_table_slot *slot;
+    uint32_t holder;
+    int r;
+
+    if (!node->is_head || root->head_start_ticks != 0)
+        return 0;
+    r = dragon_os_start_time(node->head_pid, &node->start_ticks);
+    if (r == 0)
+        r = dragon_node_holder(node, &holder);
+    if (r < 0)
+        return dragon_error_trace(r);
+    slot = dragon_table_claimed(&node->table, holder - DRAGON_HOLDER_FIRST_SLOT);
+    dragon_poke(&slot->start_ticks, node->start_ticks);
+    root->head_start_ticks = node->start_ticks;
     return 0;
 }
 
@@ -156,22 +185,23 @@ static int check_head(const struct root *root)
 
 static int join_node(struct dragon_node *node, int fd)
 {
-    struct root root;
+    const struct root *root;
     int r;
 
     r = dragon_pool_open_fd(fd, &node->pool);
     if (r < 0)
         return dragon_error_trace(r);
-    memcpy(&root, dragon_pool_root(node->pool), sizeof root);
-    r = root.magic == ROOT_MAGIC ? check_head(&root) : dragon_error_origin(-EBADMSG);
+    root = dragon_pool_root(node->pool);
+    r = root->magic == ROOT_MAGIC ? check_head(root) : dragon_error_origin(-EBADMSG);
     if (r == 0)
-        r = dragon_table_open(&node->table, node->pool, &root.table);
+        r = dragon_os_start_time(dragon_os_pid(), &node->start_ticks);
     if (r < 0) {
         dragon_pool_close(node->pool);
         return dragon_error_trace(r);
     }
+    dragon_table_open(&node->table, node->pool, table_offset(node->pool));
     node->id = dragon_pool_node(node->pool);
-    node->head_pid = root.head_pid;
+    node->head_pid = root->head_pid;
     return 0;
 }
 
@@ -195,11 +225,9 @@ static int fill(struct dragon_node *node)
     int r;
 
     r = dragon_os_epoll_create(&node->epoll_fd);
-    if (r == 0)
-        r = dragon_os_start_time(dragon_os_pid(), &node->start_ticks);
     if (r < 0) {
         dragon_os_close(attach_fd);
-        goto close_epoll;
+        return dragon_error_trace(r);
     }
     r = attach_fd < 0 ? create_node(node) : join_node(node, attach_fd);
     if (r < 0)
@@ -291,7 +319,7 @@ void dragon_node_close(struct dragon_node *node)
      * `node` stays allocated until the process is gone. */
     index = dragon_observe(&node->slot);
     if (index != DRAGON_NODE_NO_SLOT) {
-        slot = dragon_table_slot(&node->table, index);
+        slot = dragon_table_claimed(&node->table, index);
         dragon_publish(&slot->state, DRAGON_TABLE_ENDING);
         dragon_pool_sweep(node->pool, DRAGON_HOLDER_FIRST_SLOT + index);
         dragon_table_release(&node->table, index);
@@ -327,7 +355,7 @@ static int claim_slot_locked(struct dragon_node *node)
 
     if (dragon_peek(&node->slot) != DRAGON_NODE_NO_SLOT)
         return 0;
-    if (node->start_ticks == 0) {
+    if (node->start_ticks == 0 && !node->is_head) { /* a forked copy */
         r = dragon_os_start_time(dragon_os_pid(), &node->start_ticks);
         if (r < 0)
             return dragon_error_trace(r);

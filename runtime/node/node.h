@@ -67,6 +67,10 @@ struct dragon_pool *dragon_node_pool(struct dragon_node *node);
 uint64_t dragon_node_id(const struct dragon_node *node);
 bool dragon_node_is_head(const struct dragon_node *node);
 
+/* To be called before the pool's file is handed to a child. -errno: /proc
+ * cannot be read. */
+int dragon_node_invite(struct dragon_node *node);
+
 /* Who holds this process's blocks: DRAGON_HOLDER_FIRST_SLOT + its slot. Claims
  * a slot if it has none. -EAGAIN: the table is full. */
 int dragon_node_holder(struct dragon_node *node, uint32_t *holder_out);

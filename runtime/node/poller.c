@@ -71,7 +71,7 @@ void dragon_node_update_pollers(struct dragon_node *node,
 
 static void ring_own_doorbell(struct dragon_node *node, unsigned bit)
 {
-    struct dragon_table_slot *slot = dragon_table_slot(&node->table, dragon_observe(&node->slot));
+    struct dragon_table_slot *slot = dragon_table_claimed(&node->table, dragon_observe(&node->slot));
 
     dragon_doorbell_ring(&slot->doorbell, bit);
 }

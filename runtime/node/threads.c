@@ -68,7 +68,7 @@ void dragon_node_sweep_dead(struct dragon_node *node)
     uint32_t n = dragon_table_n_slots(&node->table);
 
     for (uint32_t i = 0; i < n; i++) {
-        struct dragon_table_slot *slot = dragon_table_slot(&node->table, i);
+        struct dragon_table_slot *slot = dragon_table_claimed(&node->table, i);
 
         if (dragon_observe(&slot->state) != DRAGON_TABLE_DEAD)
             continue;
@@ -98,7 +98,7 @@ static void *channels_thread(void *argument)
     };
     struct dragon_node *node = argument;
     uint32_t index = dragon_observe(&node->slot);
-    struct dragon_table_slot *slot = dragon_table_slot(&node->table, index);
+    struct dragon_table_slot *slot = dragon_table_claimed(&node->table, index);
 
     dragon_os_thread_name("dragon/channels");
     for (;;) {
@@ -120,7 +120,7 @@ static void child_ended(struct dragon_node *node, int32_t pid)
 
     if (!dragon_table_find(&node->table, pid, &index))
         return;
-    slot = dragon_table_slot(&node->table, index);
+    slot = dragon_table_claimed(&node->table, index);
     if (!dragon_replace(&slot->state, &alive, DRAGON_TABLE_DEAD))
         return;
     (void)dragon_node_start_memory_thread(node);

@@ -109,6 +109,9 @@ void dragon_os_epoll_remove(int epoll_fd, int fd);
  * 0 at the deadline. */
 int dragon_os_epoll_wait(int epoll_fd, uint64_t *tags_out, int max, int64_t deadline_ns);
 
+/* Not to be inherited through exec. */
+void dragon_os_close_on_exec(int fd);
+
 void dragon_os_close(int fd);
 
 /* Fill size_bytes (at most 256) with random bytes. */

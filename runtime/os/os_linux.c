@@ -418,6 +418,11 @@ int dragon_os_epoll_wait(int epoll_fd, uint64_t *tags_out, int max, int64_t dead
     return n;
 }
 
+void dragon_os_close_on_exec(int fd)
+{
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
 void dragon_os_close(int fd)
 {
     if (fd >= 0)

@@ -4,27 +4,20 @@
 #include "memory/pool.h"
 #include "os/os.h"
 
-#include <errno.h>
 #include <stddef.h>
 #include <string.h>
 
-/* Segment 0 has the first 64 slots, segment n the slots 64 << (n - 1) up to
- * 64 << n. */
+/* Segment n, from 0 on, has the slots 16 << n up to 32 << n. */
 static uint32_t segment_first(uint32_t segment)
 {
-    return segment == 0 ? 0 : DRAGON_TABLE_FIRST_SLOTS << (segment - 1);
-}
-
-static uint32_t segment_slots(uint32_t segment)
-{
-    return segment == 0 ? DRAGON_TABLE_FIRST_SLOTS : segment_first(segment);
+    return DRAGON_TABLE_FIRST_SLOTS << segment;
 }
 
 static uint32_t segment_of(uint32_t slot)
 {
     uint32_t segment = 0;
 
-    while (slot >= segment_first(segment) + segment_slots(segment))
+    while (slot >= 2 * segment_first(segment))
         segment++;
     return segment;
 }
@@ -38,7 +31,7 @@ static int add_segment_locked(struct dragon_table *table)
 
     if (n == DRAGON_TABLE_SEGMENTS)
         return DRAGON_TABLE_FULL;
-    size_bytes = segment_slots(n) * sizeof(struct dragon_table_slot);
+    size_bytes = segment_first(n) * sizeof(struct dragon_table_slot);
     r = dragon_pool_alloc(table->pool, size_bytes, DRAGON_HOLDER_RUNTIME, &handle);
     if (r != 0)
         return r < 0 ? dragon_error_trace(r) : DRAGON_TABLE_FULL;
@@ -48,52 +41,32 @@ static int add_segment_locked(struct dragon_table *table)
     return 0;
 }
 
-int dragon_table_create(struct dragon_table *table, struct dragon_pool *pool,
-                        struct dragon_handle *handle_out)
+void dragon_table_open(struct dragon_table *table, struct dragon_pool *pool, uint64_t offset)
 {
-    int r;
-
-    r = dragon_pool_alloc(pool, sizeof *table->shared, DRAGON_HOLDER_RUNTIME, handle_out);
-    if (r != 0)
-        return dragon_error_trace(r);
-    table->pool = pool;
-    table->shared = dragon_pool_at(pool, handle_out->offset);
-    memset(table->shared, 0, sizeof *table->shared);
-    r = dragon_mutex_init(&table->shared->mutex);
-    if (r < 0)
-        return dragon_error_trace(r);
-    return dragon_error_trace(add_segment_locked(table));
+    *table = (struct dragon_table){pool, offset, dragon_pool_at(pool, offset)};
 }
 
-int dragon_table_open(struct dragon_table *table, struct dragon_pool *pool,
-                      const struct dragon_handle *handle)
+int dragon_table_init(struct dragon_table *table, struct dragon_pool *pool, uint64_t offset)
 {
-    uint64_t size_bytes;
-    void *address;
-    int r;
-
-    r = dragon_pool_resolve(pool, handle, &address, &size_bytes);
-    if (r < 0)
-        return dragon_error_trace(r);
-    if (size_bytes < sizeof *table->shared)
-        return dragon_error_origin(-EBADMSG);
-    *table = (struct dragon_table){.pool = pool, .shared = address};
-    return 0;
+    dragon_table_open(table, pool, offset);
+    return dragon_error_trace(dragon_mutex_init(&table->shared->mutex));
 }
 
 uint32_t dragon_table_n_slots(struct dragon_table *table)
 {
     uint32_t n = dragon_observe(&table->shared->n_segments);
 
-    if (n > DRAGON_TABLE_SEGMENTS)
-        n = DRAGON_TABLE_SEGMENTS;
-    return n == 0 ? 0 : segment_first(n - 1) + segment_slots(n - 1);
+    return segment_first(n < DRAGON_TABLE_SEGMENTS ? n : DRAGON_TABLE_SEGMENTS);
 }
 
 static uint64_t slot_offset(struct dragon_table *table, uint32_t slot)
 {
-    uint32_t segment = segment_of(slot);
+    uint32_t segment;
 
+    if (slot < DRAGON_TABLE_FIRST_SLOTS)
+        return table->offset + offsetof(struct dragon_table_shared, first) +
+               slot * sizeof(struct dragon_table_slot);
+    segment = segment_of(slot);
     return dragon_peek(&table->shared->segments[segment]) +
            (slot - segment_first(segment)) * sizeof(struct dragon_table_slot);
 }
@@ -102,6 +75,11 @@ struct dragon_table_slot *dragon_table_slot(struct dragon_table *table, uint32_t
 {
     if (slot >= dragon_table_n_slots(table))
         return NULL;
+    return dragon_pool_at(table->pool, slot_offset(table, slot));
+}
+
+struct dragon_table_slot *dragon_table_claimed(struct dragon_table *table, uint32_t slot)
+{
     return dragon_pool_at(table->pool, slot_offset(table, slot));
 }
 
@@ -119,8 +97,9 @@ static bool is_abandoned(struct dragon_table_slot *slot)
 
     if (dragon_observe(&slot->state) == DRAGON_TABLE_DEAD)
         return false;
-    return dragon_os_start_time(dragon_peek(&slot->pid), &ticks) < 0 ||
-           ticks != dragon_peek(&slot->start_ticks);
+    if (dragon_os_start_time(dragon_peek(&slot->pid), &ticks) < 0)
+        return true;
+    return dragon_peek(&slot->start_ticks) != 0 && ticks != dragon_peek(&slot->start_ticks);
 }
 
 static bool find_free_locked(struct dragon_table *table, uint32_t *slot_out)
@@ -128,13 +107,13 @@ static bool find_free_locked(struct dragon_table *table, uint32_t *slot_out)
     uint32_t n = dragon_table_n_slots(table);
 
     for (uint32_t i = 0; i < n; i++) {
-        if (dragon_peek(&dragon_table_slot(table, i)->state) == DRAGON_TABLE_FREE) {
+        if (dragon_peek(&dragon_table_claimed(table, i)->state) == DRAGON_TABLE_FREE) {
             *slot_out = i;
             return true;
         }
     }
     for (uint32_t i = 0; i < n; i++) {
-        if (!is_abandoned(dragon_table_slot(table, i)))
+        if (!is_abandoned(dragon_table_claimed(table, i)))
             continue;
         dragon_pool_sweep(table->pool, DRAGON_HOLDER_FIRST_SLOT + i);
         *slot_out = i;
@@ -154,7 +133,7 @@ static int claim_locked(struct dragon_table *table, int32_t pid, uint64_t start_
         r = add_segment_locked(table);
     if (r != 0)
         return dragon_error_trace(r);
-    slot = dragon_table_slot(table, index);
+    slot = dragon_table_claimed(table, index);
     dragon_poke(&slot->pid, pid);
     dragon_poke(&slot->start_ticks, start_ticks);
     slot->parent_pid = parent_pid;
@@ -189,7 +168,7 @@ bool dragon_table_find(struct dragon_table *table, int32_t pid, uint32_t *slot_o
     uint32_t n = dragon_table_n_slots(table);
 
     for (uint32_t i = 0; i < n; i++) {
-        struct dragon_table_slot *slot = dragon_table_slot(table, i);
+        struct dragon_table_slot *slot = dragon_table_claimed(table, i);
 
         if (dragon_peek(&slot->pid) == pid && dragon_observe(&slot->state) != DRAGON_TABLE_FREE) {
             *slot_out = i;

@@ -6,8 +6,8 @@
  * dealt with; blocks that it holds carry the slot's number
  * (DRAGON_HOLDER_FIRST_SLOT + slot).
  *
- * The table grows by segments that never move: the first has 64 slots, each
- * further one as many as all before it.
+ * The first slots lie in the table itself. It grows by segments that never
+ * move, each with as many slots as there were before it.
  *
  * Who writes: a free slot: who claims it, under the table's mutex. A claimed
  * slot: its own process; `state` also whoever has seen that process dead.
@@ -25,8 +25,8 @@
 
 struct dragon_pool;
 
-#define DRAGON_TABLE_FIRST_SLOTS 64u
-#define DRAGON_TABLE_SEGMENTS 12 /* 131072 slots */
+#define DRAGON_TABLE_FIRST_SLOTS 16u
+#define DRAGON_TABLE_SEGMENTS 13 /* 131072 slots */
 
 enum dragon_table_state {
     DRAGON_TABLE_FREE = 0,
@@ -38,7 +38,7 @@ enum dragon_table_state {
 struct dragon_table_slot {
     _Atomic uint32_t state;
     _Atomic int32_t pid;
-    _Atomic uint64_t start_ticks; /* tells the process from a later one with its pid */
+    _Atomic uint64_t start_ticks; /* tells the process from a later one with its pid; 0: not said */
     int32_t parent_pid;
     uint32_t reserved0;
     uint64_t reserved1[5];
@@ -48,34 +48,38 @@ struct dragon_table_slot {
 
 _Static_assert(sizeof(struct dragon_table_slot) == 128, "shared layout");
 
+/* In the pool, aligned to 64 bytes. All zero bytes but for the mutex. */
 struct dragon_table_shared {
     struct dragon_mutex mutex;
     _Atomic uint32_t n_segments;
-    uint32_t reserved;
+    uint32_t reserved0;
     _Atomic uint64_t segments[DRAGON_TABLE_SEGMENTS]; /* offsets in the pool */
+    uint64_t reserved1[4];
+    struct dragon_table_slot first[DRAGON_TABLE_FIRST_SLOTS];
 };
+
+_Static_assert(sizeof(struct dragon_table_shared) == 192 + 16 * 128, "shared layout");
 
 /* The table as this process sees it. */
 struct dragon_table {
-    struct dragon_pool *pool;          /* borrowed */
-    struct dragon_table_shared *shared; /* in the pool */
+    struct dragon_pool *pool; /* borrowed */
+    uint64_t offset;          /* of `shared` in the pool */
+    struct dragon_table_shared *shared;
 };
 
 enum dragon_table_outcome {
     DRAGON_TABLE_FULL = 1,
 };
 
-/* A new table in a pool; the handle is how others find it. Outcomes of
- * dragon_pool_alloc. */
-int dragon_table_create(struct dragon_table *table, struct dragon_pool *pool,
-                        struct dragon_handle *handle_out);
+/* Make a new table at an offset in a pool, where sizeof(struct
+ * dragon_table_shared) bytes are zero. */
+int dragon_table_init(struct dragon_table *table, struct dragon_pool *pool, uint64_t offset);
 
-/* -EBADMSG: the handle names no table. */
-int dragon_table_open(struct dragon_table *table, struct dragon_pool *pool,
-                      const struct dragon_handle *handle);
+/* Use the table that is at an offset. */
+void dragon_table_open(struct dragon_table *table, struct dragon_pool *pool, uint64_t offset);
 
-/* Enter a living process. start_ticks: dragon_os_start_time. 0;
- * DRAGON_TABLE_FULL. */
+/* Enter a living process. start_ticks: dragon_os_start_time, or 0 while
+ * no other process looks. 0; DRAGON_TABLE_FULL. */
 int dragon_table_claim(struct dragon_table *table, int32_t pid, uint64_t start_ticks,
                        int32_t parent_pid, uint32_t *slot_out);
 
@@ -84,6 +88,9 @@ void dragon_table_release(struct dragon_table *table, uint32_t slot);
 
 /* The slot's memory; NULL if the table has no such slot. Never moves. */
 struct dragon_table_slot *dragon_table_slot(struct dragon_table *table, uint32_t slot);
+
+/* The same for a slot that was claimed and not released. Never NULL. */
+struct dragon_table_slot *dragon_table_claimed(struct dragon_table *table, uint32_t slot);
 
 /* The slot of a process that has one. False: none. */
 bool dragon_table_find(struct dragon_table *table, int32_t pid, uint32_t *slot_out);

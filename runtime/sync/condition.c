@@ -27,9 +27,8 @@ enum word { WAITING = 1, PARKED, NOTIFIED, LEFT };
 
 /* A pool block of further entries. */
 struct more {
-    struct dragon_handle next;
-    _Atomic uint32_t has_next;
-    uint32_t reserved[9];
+    struct dragon_condition_link next;
+    uint32_t reserved[8];
     struct dragon_condition_waiter waiters[DRAGON_CONDITION_N_MORE];
 };
 
@@ -43,15 +42,16 @@ _Static_assert(sizeof(struct more) == 4096, "shared layout");
 struct walk {
     struct dragon_condition_waiter *waiters; /* of this block */
     uint32_t n;
-    struct dragon_handle *next;
-    _Atomic uint32_t *has_next;
+    struct dragon_condition_link *next;
     int n_blocks;
 };
 
-static struct walk walk_begin(struct dragon_condition *condition)
+static void walk_begin(struct walk *walk, struct dragon_condition *condition)
 {
-    return (struct walk){condition->waiters, DRAGON_CONDITION_N_INLINE, &condition->next,
-                         &condition->has_next, 1};
+    walk->waiters = condition->waiters;
+    walk->n = DRAGON_CONDITION_N_INLINE;
+    walk->next = &condition->next;
+    walk->n_blocks = 1;
 }
 
 static struct more *find_more(struct dragon_pool *pool, const struct dragon_handle *handle)
@@ -72,14 +72,16 @@ static bool walk_on(struct walk *walk, struct dragon_pool *pool)
     struct dragon_handle handle;
     struct more *more;
 
-    if (!dragon_observe(walk->has_next) || !pool) /* pairs with the publish in append */
+    if (!dragon_observe(&walk->next->is_set) || !pool) /* pairs with the publish in append */
         return false;
-    handle = *walk->next;
+    handle = walk->next->block;
     more = find_more(pool, &handle);
     if (!more || walk->n_blocks >= MAX_BLOCKS)
         return false;
-    *walk = (struct walk){more->waiters, DRAGON_CONDITION_N_MORE, &more->next, &more->has_next,
-                          walk->n_blocks + 1};
+    walk->waiters = more->waiters;
+    walk->n = DRAGON_CONDITION_N_MORE;
+    walk->next = &more->next;
+    walk->n_blocks++;
     return true;
 }
 
@@ -107,17 +109,17 @@ int dragon_condition_init(struct dragon_condition *condition)
 
 void dragon_condition_fini(struct dragon_condition *condition, struct dragon_pool *pool)
 {
-    struct dragon_handle handle = condition->next;
-    bool has_next = dragon_observe(&condition->has_next);
+    struct dragon_handle handle = condition->next.block;
+    bool is_set = dragon_observe(&condition->next.is_set);
 
-    while (has_next) {
+    while (is_set) {
         struct more *more = find_more(pool, &handle);
         struct dragon_handle this = handle;
 
         if (!more)
             return;
-        handle = more->next;
-        has_next = dragon_observe(&more->has_next);
+        handle = more->next.block;
+        is_set = dragon_observe(&more->next.is_set);
         if (dragon_pool_free(pool, &this) != 0)
             return;
     }
@@ -136,8 +138,9 @@ static bool try_own(struct dragon_condition_waiter *waiter)
 static struct dragon_condition_waiter *claim(struct dragon_condition *condition,
                                              struct dragon_pool *pool, bool from_the_dead)
 {
-    struct walk walk = walk_begin(condition);
+    struct walk walk;
 
+    walk_begin(&walk, condition);
     do
         for (uint32_t i = 0; i < walk.n; i++) {
             struct dragon_condition_waiter *waiter = &walk.waiters[i];
@@ -165,9 +168,9 @@ static int append(struct walk *last, struct dragon_pool *pool)
         dragon_pool_free(pool, &handle);
         return dragon_error_trace(r);
     }
-    *last->next = handle;
+    last->next->block = handle;
     DRAGON_TEST_POINT("condition-growing");
-    dragon_publish(last->has_next, 1); /* pairs with the observe in walk_on */
+    dragon_publish(&last->next->is_set, 1); /* pairs with the observe in walk_on */
     return 0;
 }
 
@@ -181,11 +184,11 @@ static int grow(struct dragon_condition *condition, struct dragon_pool *pool)
     r = dragon_mutex_lock(&condition->growing);
     if (r < 0)
         return dragon_error_trace(r);
-    walk = walk_begin(condition);
+    walk_begin(&walk, condition);
     while (walk_on(&walk, pool))
         ;
     /* Still followed by something: a link that leads nowhere. */
-    r = dragon_observe(walk.has_next) ? dragon_error_origin(-EBADMSG) : append(&walk, pool);
+    r = dragon_observe(&walk.next->is_set) ? dragon_error_origin(-EBADMSG) : append(&walk, pool);
     dragon_mutex_unlock(&condition->growing);
     return dragon_error_trace(r);
 }
@@ -329,9 +332,10 @@ static struct dragon_condition_waiter *oldest(struct dragon_condition *condition
                                               struct dragon_pool *pool)
 {
     struct dragon_condition_waiter *found = NULL;
-    struct walk walk = walk_begin(condition);
+    struct walk walk;
     uint64_t first = UINT64_MAX;
 
+    walk_begin(&walk, condition);
     do
         for (uint32_t i = 0; i < walk.n; i++) {
             uint64_t ticket = dragon_observe(&walk.waiters[i].ticket);
@@ -347,9 +351,10 @@ static struct dragon_condition_waiter *oldest(struct dragon_condition *condition
 
 static uint64_t notify_all(struct dragon_condition *condition, struct dragon_pool *pool)
 {
-    struct walk walk = walk_begin(condition);
+    struct walk walk;
     uint64_t n_woken = 0;
 
+    walk_begin(&walk, condition);
     do
         for (uint32_t i = 0; i < walk.n; i++)
             if (is_waiting(&walk.waiters[i]) && try_notify(&walk.waiters[i]))
@@ -374,9 +379,10 @@ uint64_t dragon_condition_notify(struct dragon_condition *condition, struct drag
 
 uint64_t dragon_condition_n_waiting(struct dragon_condition *condition, struct dragon_pool *pool)
 {
-    struct walk walk = walk_begin(condition);
+    struct walk walk;
     uint64_t n = 0;
 
+    walk_begin(&walk, condition);
     do
         for (uint32_t i = 0; i < walk.n; i++)
             n += is_waiting(&walk.waiters[i]);

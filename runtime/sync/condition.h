@@ -23,7 +23,7 @@
  *   entry.ticket  the holder of `alive`; not 0 publishes the entry
  *   entry.word    the waiter, and notifiers by compare and swap
  *   next_ticket   waiters, by addition
- *   next          under `growing`, once; has_next publishes it
+ *   next          under `growing`, once; is_set publishes it
  * A process killed while it waits leaves an entry whose `alive` says so; one
  * killed while it adds a block leaks that block until the pool ends; a notifier
  * killed between the swap and the wake delays its waiter until the park ends
@@ -57,6 +57,14 @@ struct dragon_condition_waiter {
 
 _Static_assert(sizeof(struct dragon_condition_waiter) == 64, "shared layout");
 
+/* To the next block of entries. */
+struct dragon_condition_link {
+    /* private */
+    struct dragon_handle block;
+    _Atomic uint32_t is_set;
+    uint32_t reserved;
+};
+
 #define DRAGON_CONDITION_N_INLINE 8
 #define DRAGON_CONDITION_N_MORE 63
 
@@ -64,9 +72,8 @@ struct dragon_condition {
     /* private */
     struct dragon_mutex growing;
     _Atomic uint64_t next_ticket;
-    struct dragon_handle next; /* of a block of more entries, if has_next */
-    _Atomic uint32_t has_next;
-    uint32_t reserved[11];
+    struct dragon_condition_link next;
+    uint32_t reserved[10];
     struct dragon_condition_waiter waiters[DRAGON_CONDITION_N_INLINE];
 };
 

@@ -1,6 +1,8 @@
 /*
- * _dragon.Condition: a condition variable in the pool, over a lock that is a
- * _dragon.SemLock.
+ * _dragon.Condition: a condition variable in the pool, over a lock that is, as a
+ * rule, a _dragon.SemLock. Any other lock does that has the methods which the
+ * standard library's Condition calls: acquire and release, and, for waiting and
+ * notifying, _is_mine and _count of its `_semlock`.
  *
  * wait() returns or raises with the lock held again. The exception to that: a
  * second exception from signal handlers, while the lock cannot be had, goes out
@@ -15,7 +17,8 @@
 
 struct condition {
     struct dragon_py_object base;
-    struct dragon_py_semaphore *lock; /* strong; NULL until initialised */
+    PyObject *lock; /* strong; NULL until initialised */
+    bool is_ours;   /* lock is a struct dragon_py_semaphore */
 };
 
 static struct dragon_condition *condition_of(struct condition *self)
@@ -34,6 +37,89 @@ static bool is_usable(struct condition *self)
     else
         dragon_py_object_require(&self->base, what);
     return false;
+}
+
+/* ---- the lock ---- */
+
+static struct dragon_py_semaphore *our_lock(struct condition *self)
+{
+    return (struct dragon_py_semaphore *)self->lock;
+}
+
+/* What _is_mine or _count of a foreign lock says; -1 with an exception. */
+static int ask_lock(struct condition *self, const char *method)
+{
+    PyObject *semlock = PyObject_GetAttrString(self->lock, "_semlock");
+    PyObject *answer = semlock ? PyObject_CallMethod(semlock, method, NULL) : NULL;
+    long value = answer ? PyLong_AsLong(answer) : -1;
+
+    Py_XDECREF(answer);
+    Py_XDECREF(semlock);
+    return (int)value;
+}
+
+/* -1 with AssertionError(text) if the calling thread does not hold the lock. */
+static int require_lock(struct condition *self, const char *text)
+{
+    int is_mine =
+        self->is_ours ? dragon_py_semaphore_is_mine(our_lock(self)) : ask_lock(self, "_is_mine");
+
+    if (is_mine > 0)
+        return 0;
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_AssertionError, text);
+    return -1;
+}
+
+/* Call acquire or release of a foreign lock count times. */
+static int call_lock(struct condition *self, const char *method, int count)
+{
+    for (int i = 0; i < count; i++) {
+        PyObject *result = PyObject_CallMethod(self->lock, method, NULL);
+
+        if (!result)
+            return -1;
+        Py_DECREF(result);
+    }
+    return 0;
+}
+
+/* Release the lock wholly. How often it was acquired, or -1 with an exception. */
+static int release_lock(struct condition *self)
+{
+    int count;
+
+    if (self->is_ours)
+        return dragon_py_semaphore_release_wholly(our_lock(self));
+    count = ask_lock(self, "_count");
+    return count < 0 || call_lock(self, "release", count) < 0 ? -1 : count;
+}
+
+static int acquire_lock(struct condition *self, int count)
+{
+    return self->is_ours ? dragon_py_semaphore_restore(our_lock(self), count)
+                         : call_lock(self, "acquire", count);
+}
+
+/* Acquire the lock again, with the exception that may be set. -1: an exception
+ * is set, and after the second one the lock is not held. */
+static int restore_lock(struct condition *self, int count)
+{
+    PyObject *type, *value, *traceback;
+
+    if (!PyErr_Occurred() && acquire_lock(self, count) == 0)
+        return 0;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (!self->is_ours || !dragon_py_semaphore_is_mine(our_lock(self))) {
+        if (acquire_lock(self, count) < 0) {
+            Py_XDECREF(type);
+            Py_XDECREF(value);
+            Py_XDECREF(traceback);
+            return -1;
+        }
+    }
+    PyErr_Restore(type, value, traceback);
+    return -1;
 }
 
 /* ---- waiting ---- */
@@ -63,28 +149,6 @@ static int block(struct condition *self, struct dragon_condition_waiter *waiter,
     return 0;
 }
 
-/* Acquire the lock again, with the exception that may be set. -1: without it,
- * and with an exception. */
-static int restore_lock(struct condition *self, int count)
-{
-    PyObject *type, *value, *traceback;
-
-    PyErr_Fetch(&type, &value, &traceback);
-    if (!type && dragon_py_semaphore_restore(self->lock, count) < 0)
-        PyErr_Fetch(&type, &value, &traceback);
-    else if (!type)
-        return 0;
-    if (!dragon_py_semaphore_is_mine(self->lock) &&
-        dragon_py_semaphore_restore(self->lock, count) < 0) {
-        Py_XDECREF(type);
-        Py_XDECREF(value);
-        Py_XDECREF(traceback);
-        return -1;
-    }
-    PyErr_Restore(type, value, traceback);
-    return -1;
-}
-
 static PyObject *wait(struct condition *self, int64_t deadline_ns)
 {
     struct dragon_pool *pool = self->base.object.pool;
@@ -94,7 +158,11 @@ static PyObject *wait(struct condition *self, int64_t deadline_ns)
     r = dragon_condition_enter(condition_of(self), pool, &waiter);
     if (r < 0)
         return dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, "Condition.wait");
-    count = dragon_py_semaphore_release_wholly(self->lock);
+    count = release_lock(self);
+    if (count < 0) {
+        dragon_condition_cancel(condition_of(self), pool, waiter);
+        return NULL;
+    }
     r = block(self, waiter, deadline_ns);
     if (r < 0)
         dragon_condition_cancel(condition_of(self), pool, waiter);
@@ -117,10 +185,8 @@ static PyObject *condition_wait(PyObject *op, PyObject *const *args, Py_ssize_t 
         return NULL;
     if (timeout != Py_None && dragon_py_deadline(timeout, &deadline_ns) < 0)
         return NULL;
-    if (!dragon_py_semaphore_is_mine(self->lock)) {
-        PyErr_SetString(PyExc_AssertionError, "must acquire() condition before using wait()");
+    if (require_lock(self, "must acquire() condition before using wait()") < 0)
         return NULL;
-    }
     return wait(self, deadline_ns);
 }
 
@@ -128,12 +194,8 @@ static PyObject *condition_wait(PyObject *op, PyObject *const *args, Py_ssize_t 
 
 static PyObject *notify(struct condition *self, uint64_t n)
 {
-    if (!is_usable(self))
+    if (!is_usable(self) || require_lock(self, "lock is not owned") < 0)
         return NULL;
-    if (!dragon_py_semaphore_is_mine(self->lock)) {
-        PyErr_SetString(PyExc_AssertionError, "lock is not owned");
-        return NULL;
-    }
     dragon_condition_notify(condition_of(self), self->base.object.pool, n);
     Py_RETURN_NONE;
 }
@@ -169,21 +231,41 @@ static PyObject *condition_n_waiting(PyObject *op, PyObject *Py_UNUSED(unused))
         dragon_condition_n_waiting(condition_of(self), self->base.object.pool));
 }
 
-/* ---- the lock ---- */
+/* ---- the methods of the lock ---- */
+
+static PyObject *call_method(PyObject *object, const char *name, PyObject *const *args,
+                             Py_ssize_t n_args, PyObject *kwnames)
+{
+    PyObject *method = PyObject_GetAttrString(object, name);
+    PyObject *result = NULL;
+
+    if (method)
+        result = PyObject_Vectorcall(method, args, (size_t)n_args, kwnames);
+    Py_XDECREF(method);
+    return result;
+}
 
 static PyObject *condition_acquire(PyObject *op, PyObject *const *args, Py_ssize_t n_args,
                                    PyObject *kwnames)
 {
     struct condition *self = (struct condition *)op;
 
-    return is_usable(self) ? dragon_py_semaphore_acquire(self->lock, args, n_args, kwnames) : NULL;
+    if (!is_usable(self))
+        return NULL;
+    if (self->is_ours)
+        return dragon_py_semaphore_acquire(our_lock(self), args, n_args, kwnames);
+    return call_method(self->lock, "acquire", args, n_args, kwnames);
 }
 
 static PyObject *condition_release(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct condition *self = (struct condition *)op;
 
-    return is_usable(self) ? dragon_py_semaphore_release(self->lock) : NULL;
+    if (!is_usable(self))
+        return NULL;
+    if (self->is_ours)
+        return dragon_py_semaphore_release(our_lock(self));
+    return PyObject_CallMethod(self->lock, "release", NULL);
 }
 
 static PyObject *condition_enter(PyObject *self, PyObject *Py_UNUSED(unused))
@@ -199,7 +281,7 @@ static PyObject *condition_exit(PyObject *self, PyObject *const *Py_UNUSED(args)
 
 static PyObject *get_lock(PyObject *self, void *Py_UNUSED(closure))
 {
-    PyObject *lock = (PyObject *)((struct condition *)self)->lock;
+    PyObject *lock = ((struct condition *)self)->lock;
 
     if (!lock) {
         PyErr_SetString(PyExc_AttributeError, "_lock");
@@ -215,13 +297,12 @@ static int set_lock(PyObject *op, PyObject *lock, void *Py_UNUSED(closure))
 
     if (!state)
         return -1;
-    if (!lock || !PyObject_TypeCheck(lock, state->semaphore_type)) {
-        PyErr_Format(PyExc_TypeError,
-                     "%s: the lock must be a Lock or RLock of start method 'dragon', not %s",
-                     Py_TYPE(op)->tp_name, lock ? Py_TYPE(lock)->tp_name : "nothing");
+    if (!lock) {
+        PyErr_SetString(PyExc_AttributeError, "_lock cannot be deleted");
         return -1;
     }
-    Py_XSETREF(self->lock, (struct dragon_py_semaphore *)Py_NewRef(lock));
+    self->is_ours = PyObject_TypeCheck(lock, state->semaphore_type);
+    Py_XSETREF(self->lock, Py_NewRef(lock));
     return 0;
 }
 
@@ -289,7 +370,7 @@ static void condition_dealloc(PyObject *self)
 }
 
 static PyGetSetDef condition_attributes[] = {
-    {"_lock", get_lock, set_lock, PyDoc_STR("The lock, a _dragon.SemLock."), NULL},
+    {"_lock", get_lock, set_lock, PyDoc_STR("The lock."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

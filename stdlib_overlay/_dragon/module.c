@@ -90,11 +90,17 @@ static PyObject *has_node(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unuse
 PyDoc_STRVAR(node_fd_doc, "node_fd()\n--\n\n"
                           "The descriptor of the default pool: what a child needs to join.");
 
-static PyObject *node_fd(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+static PyObject *node_fd(PyObject *module, PyObject *Py_UNUSED(unused))
 {
-    struct dragon_pool *pool = dragon_py_default_pool();
+    struct dragon_node *node = require_node();
+    int r;
 
-    return pool ? PyLong_FromLong(dragon_pool_fd(pool)) : NULL;
+    if (!node)
+        return NULL;
+    r = dragon_node_invite(node);
+    if (r < 0)
+        return dragon_py_raise(dragon_py_state_of_module(module), r, "node_fd");
+    return PyLong_FromLong(dragon_pool_fd(dragon_node_pool(node)));
 }
 
 PyDoc_STRVAR(watch_child_doc, "watch_child(pid, /)\n--\n\n"

@@ -135,11 +135,8 @@ class Condition(_Shared, _dragon.Condition, stock.Condition):
         """Make a condition.
 
         Args:
-            lock: a Lock or RLock of start method "dragon"; by default a new RLock.
+            lock: a Lock or RLock, of start method "dragon" for speed; by default a new RLock.
             ctx: for the signature's sake.
-
-        Raises:
-            TypeError: if lock is something else.
         """
         _dragon.Condition.__init__(self, lock or RLock(ctx=ctx))
 
