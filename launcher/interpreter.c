@@ -95,31 +95,15 @@ static PyStatus set_orig_argv(PyConfig *config, const struct dragon_options *opt
     return PyStatus_Ok();
 }
 
-static PyStatus set_command_line(PyConfig *config, const struct dragon_options *options)
-{
-    PyStatus status = PyConfig_SetBytesArgv(config, options->argc, options->argv);
-    if (PyStatus_Exception(status)) {
-        return status;
-    }
-    status = set_orig_argv(config, options);
-    if (PyStatus_Exception(status)) {
-        return status;
-    }
-    return PyConfig_Read(config); /* now the options and PYTHON* variables are known */
-}
-
 /* PYTHONHOME names the standard library: then nothing of ours may stand in for it. */
-static bool has_home(const PyConfig *config)
+static bool has_home(const struct dragon_options *options)
 {
-    const char *home = config->use_environment ? getenv("PYTHONHOME") : NULL;
-    return config->home || (home && *home);
+    const char *home = options->reads_environment ? getenv("PYTHONHOME") : NULL;
+    return home && *home;
 }
 
 static PyStatus set_prefix(PyConfig *config)
 {
-    if (has_home(config)) {
-        return PyStatus_Ok();
-    }
     PyStatus status = PyConfig_SetBytesString(config, &config->prefix, DRAGON_PYTHON_PREFIX);
     if (PyStatus_Exception(status)) {
         return status;
@@ -127,15 +111,10 @@ static PyStatus set_prefix(PyConfig *config)
     return PyConfig_SetBytesString(config, &config->exec_prefix, DRAGON_PYTHON_PREFIX);
 }
 
-/* The environment's python, if site must believe that it runs as that; else NULL. */
-static const char *foreign_venv(const PyConfig *config, const struct dragon_self *self)
+/* venv_python: the python that site must believe to be, or NULL. */
+static PyStatus set_executable(PyConfig *config, const struct dragon_self *self,
+                               const char *venv_python)
 {
-    return self->venv_python[0] && !has_home(config) ? self->venv_python : NULL;
-}
-
-static PyStatus set_executable(PyConfig *config, const struct dragon_self *self)
-{
-    const char *venv_python = foreign_venv(config, self);
     const char *executable = venv_python ? venv_python : self->path;
     PyStatus status = PyConfig_SetBytesString(config, &config->executable, executable);
     if (PyStatus_Exception(status)) {
@@ -145,31 +124,38 @@ static PyStatus set_executable(PyConfig *config, const struct dragon_self *self)
     return PyConfig_SetBytesString(config, &config->base_executable, base);
 }
 
+/* No PyConfig_Read here to look at the result: Python 3.11 copies the configuration once more and
+ * forgets warn_default_encoding then. */
 static PyStatus configure(PyConfig *config, const struct dragon_options *options,
-                          const struct dragon_self *self)
+                          const struct dragon_self *self, const char *venv_python)
 {
-    PyStatus status = set_command_line(config, options);
+    PyStatus status = PyConfig_SetBytesArgv(config, options->argc, options->argv);
     if (PyStatus_Exception(status)) {
         return status;
     }
-    set_frozen_modules(config->use_frozen_modules && !has_home(config));
-    status = set_prefix(config);
+    status = set_orig_argv(config, options);
     if (PyStatus_Exception(status)) {
         return status;
     }
-    return set_executable(config, self);
+    if (!has_home(options)) {
+        status = set_prefix(config);
+        if (PyStatus_Exception(status)) {
+            return status;
+        }
+    }
+    return set_executable(config, self, venv_python);
 }
 
 static PyStatus initialize(const struct dragon_options *options, const struct dragon_self *self,
-                           bool *is_foreign_venv_out)
+                           const char *venv_python)
 {
     PyConfig config;
     PyConfig_InitPythonConfig(&config);
-    PyStatus status = configure(&config, options, self);
+    PyStatus status = configure(&config, options, self, venv_python);
     if (!PyStatus_Exception(status)) {
+        set_frozen_modules(options->has_frozen_stdlib && !has_home(options));
         status = Py_InitializeFromConfig(&config);
     }
-    *is_foreign_venv_out = foreign_venv(&config, self) != NULL;
     PyConfig_Clear(&config);
     return status;
 }
@@ -192,21 +178,21 @@ static int start_overlay(void)
 int dragon_interpreter_run(const struct dragon_options *options)
 {
     struct dragon_self self;
-    bool is_foreign_venv = false;
     prefault_data();
     dragon_self_locate(&self, options->argv[0]);
+    const char *venv_python = self.venv_python[0] && !has_home(options) ? self.venv_python : NULL;
     if (dragon_overlay_register(options) < 0) {
         fputs("dragon: out of memory\n", stderr);
         return 1;
     }
     PyStatus status = preinitialize(options);
     if (!PyStatus_Exception(status)) {
-        status = initialize(options, &self, &is_foreign_venv);
+        status = initialize(options, &self, venv_python);
     }
     if (PyStatus_Exception(status)) {
         Py_ExitStatusException(status);
     }
-    if ((is_foreign_venv && set_sys_executable(self.path) < 0) || start_overlay() < 0) {
+    if ((venv_python && set_sys_executable(self.path) < 0) || start_overlay() < 0) {
         PyErr_Print();
         Py_FinalizeEx();
         return 1;

@@ -9,6 +9,7 @@
 #include "interpreter.h"
 #include "node/node.h"
 #include "options.h"
+#include "streams.h"
 
 #define EXIT_USAGE 2
 
@@ -24,18 +25,30 @@ static int print_version(int detail)
     return 0;
 }
 
-/* A node that cannot open is no reason not to run a program that may never use it: dragon_node
- * keeps the error, and the first use of the runtime raises it. */
+/* A node that cannot open is no reason not to run a program that may never use it: the first use of
+ * the runtime raises the error. */
+static struct dragon_node *open_node(const struct dragon_options *options)
+{
+    const struct dragon_node_options node_options = {
+        .attach_fd = options->attach_fd,
+        .start_threads = true,
+    };
+    struct dragon_streams streams;
+    struct dragon_node *node = NULL;
+    dragon_streams_hold(&streams);
+    if (dragon_node_open(&node_options, &node) < 0) {
+        node = NULL;
+    }
+    if (streams.n_held > 0) {
+        dragon_node_current(); /* a thread opens the node: wait for its descriptors */
+    }
+    dragon_streams_release(&streams);
+    return node;
+}
+
 static int run_python(const struct dragon_options *options)
 {
-    struct dragon_node *node = NULL;
-    if (options->has_runtime) {
-        const struct dragon_node_options node_options = {
-            .attach_fd = options->attach_fd,
-            .start_threads = true,
-        };
-        dragon_node_open(&node_options, &node);
-    }
+    struct dragon_node *node = options->has_runtime ? open_node(options) : NULL;
     int status = dragon_interpreter_run(options);
     if (node) {
         dragon_node_close(node);

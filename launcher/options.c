@@ -172,6 +172,29 @@ static int read_long(struct scan *scan, char *word, enum step *step_out)
     return read_python_long(scan, word, step_out);
 }
 
+/* The value of a short option: the rest of its word or, if that is empty, the next word. */
+static enum step read_short_value(struct scan *scan, const char *letter)
+{
+    const char *value = letter + 1;
+    if (!*value && scan->next < scan->n_words) {
+        value = scan->words[scan->next];
+        keep(scan->options, scan->words[scan->next++]);
+    }
+    if (*letter == 'X' && !strcmp(value, "frozen_modules=off")) {
+        scan->options->has_frozen_stdlib = false;
+    }
+    return *letter == 'c' || *letter == 'm' ? STEP_PROGRAM : STEP_OPTION;
+}
+
+/* Options of Python that concern us too. */
+static void note_flag(struct dragon_options *options, char letter)
+{
+    if (letter == 'E' || letter == 'I') {
+        options->reads_environment = false;
+    }
+    options->version_detail += letter == 'V';
+}
+
 /* A word of short options, such as -u, -Ic or -Wd. All of it goes to Python, except that a word
  * of nothing but V is ours. */
 static enum step read_short(struct scan *scan, char *word)
@@ -192,13 +215,10 @@ static enum step read_short(struct scan *scan, char *word)
             options->action = DRAGON_OPTIONS_HELP;
             return STEP_PYTHON;
         }
-        options->version_detail += *letter == 'V';
         if (known[1] == ':') {
-            if (!letter[1] && scan->next < scan->n_words) {
-                keep(options, scan->words[scan->next++]);
-            }
-            return *letter == 'c' || *letter == 'm' ? STEP_PROGRAM : STEP_OPTION;
+            return read_short_value(scan, letter);
         }
+        note_flag(options, *letter);
     }
     return STEP_OPTION;
 }
@@ -264,7 +284,12 @@ int dragon_options_parse(struct dragon_options *options, int argc, char **argv)
         argc = 1;
         argv = no_words;
     }
-    *options = (struct dragon_options){.has_runtime = true, .attach_fd = -1};
+    *options = (struct dragon_options){
+        .has_runtime = true,
+        .reads_environment = true,
+        .has_frozen_stdlib = true,
+        .attach_fd = -1,
+    };
     options->argv = calloc((size_t)argc + 1, sizeof *options->argv);
     options->orig_argv = calloc((size_t)argc + 1, sizeof *options->orig_argv);
     if (!options->argv || !options->orig_argv) {
@@ -285,20 +310,15 @@ void dragon_options_fini(struct dragon_options *options)
 
 void dragon_options_print_help(void)
 {
-    fputs(
-        "dragon: Python with shared-memory multiprocessing.\n"
-        "usage: dragon [dragon option | python option] ... [-c cmd | -m mod | file | -] [arg] ...\n"
-        "       dragon command\n"
-        "Options of dragon, before the program:\n"
-        "--start-method NAME : start method of multiprocessing unless the program sets one:\n"
-        "                      dragon, fork, forkserver or spawn; also DRAGON_START_METHOD\n"
-        "--no-runtime        : open no node and start no runtime threads\n"
-        "-h, --help          : print this help and Python's, and exit\n"
-        "-V, --version       : print the versions and exit; -VV adds the compiler's\n"
-        "Commands of dragon (a file of that name is run as ./NAME):\n",
-        stdout);
+    /* Few lines: with Python's own text they must stay below 50, which CPython's tests check. */
+    fputs("usage: dragon [option] ... [-c cmd | -m mod | file | -] [arg] ...\n"
+          "       dragon command         (a file of that name is run as ./command)\n"
+          "--start-method NAME : default of multiprocessing: dragon, fork, forkserver or spawn;\n"
+          "                      also DRAGON_START_METHOD\n"
+          "--no-runtime        : open no node and start no runtime threads\n",
+          stdout);
     for (const struct dragon_command *command = dragon_commands; command->name; command++) {
-        printf("%-20s: %s\n", command->name, command->summary);
+        printf("command %-12s: %s\n", command->name, command->summary);
     }
-    fputs("\nEverything else is Python's:\n", stdout);
+    fputs("Everything else is Python's:\n", stdout);
 }

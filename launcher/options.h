@@ -27,6 +27,8 @@ struct dragon_options {
     int version_detail;       /* how many -V were given */
     const char *start_method; /* default start method of multiprocessing; NULL = the stdlib's */
     bool has_runtime;         /* false: --no-runtime */
+    bool reads_environment;   /* false: -E or -I, Python ignores its variables */
+    bool has_frozen_stdlib;   /* false: -X frozen_modules=off */
     int attach_fd;            /* memfd of the node to join; -1 = open a new one */
     int argc;                 /* words for Python, or [dragon, command, arguments] */
     char **argv;              /* owned, ends with NULL; the words are those of main() */

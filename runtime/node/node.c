@@ -84,6 +84,7 @@ static void after_fork_in_child(void)
     pthread_mutex_init(&node->pollers_mutex, NULL);
     memset(node->pollers, 0, sizeof node->pollers);
     dragon_poke(&node->n_pollers, 0);
+    node->n_forks++;
     dragon_eventcount_init(&node->memory_work);
     dragon_poke(&node->memory_requests, 0);
     dragon_publish(&node->slot, DRAGON_NODE_NO_SLOT);

@@ -90,6 +90,10 @@ int dragon_poller_open(struct dragon_node *node, struct dragon_channel *channel,
                        struct dragon_poller **poller_out);
 void dragon_poller_close(struct dragon_poller *poller);
 
+/* True in a forked copy of the process that opened the poller. There it does
+ * nothing and can only be closed: the descriptor is shared with the parent. */
+bool dragon_poller_is_inherited(const struct dragon_poller *poller);
+
 /* The descriptor; borrowed, for poll, select, epoll; not to be read. */
 int dragon_poller_fd(const struct dragon_poller *poller);
 

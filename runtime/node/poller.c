@@ -26,6 +26,7 @@ struct dragon_poller {
     struct dragon_poller *next; /* same doorbell bit */
     int fd;
     unsigned bit;
+    unsigned n_forks; /* of the node, when it was opened */
     bool is_raised;
 };
 
@@ -49,8 +50,15 @@ static void update_locked(struct dragon_poller *poller)
     }
 }
 
+bool dragon_poller_is_inherited(const struct dragon_poller *poller)
+{
+    return poller->n_forks != poller->node->n_forks;
+}
+
 void dragon_poller_update(struct dragon_poller *poller)
 {
+    if (dragon_poller_is_inherited(poller))
+        return;
     pthread_mutex_lock(&poller->node->pollers_mutex);
     update_locked(poller);
     pthread_mutex_unlock(&poller->node->pollers_mutex);
@@ -86,6 +94,7 @@ int dragon_poller_open(struct dragon_node *node, struct dragon_channel *channel,
         return dragon_error_origin(-ENOMEM);
     poller->node = node;
     poller->channel = channel;
+    poller->n_forks = node->n_forks;
     r = dragon_os_eventfd(&poller->fd);
     if (r < 0)
         goto free_poller;
@@ -111,7 +120,7 @@ free_poller:
     return dragon_error_trace(r);
 }
 
-void dragon_poller_close(struct dragon_poller *poller)
+static void withdraw(struct dragon_poller *poller)
 {
     struct dragon_node *node = poller->node;
     struct dragon_poller **link;
@@ -120,11 +129,17 @@ void dragon_poller_close(struct dragon_poller *poller)
     for (link = &node->pollers[poller->bit]; *link != poller; link = &(*link)->next)
         ;
     *link = poller->next;
-    dragon_fetch_sub(&node->n_pollers, 1);
     pthread_mutex_unlock(&node->pollers_mutex);
+    dragon_fetch_sub(&node->n_pollers, 1);
     dragon_channel_disarm(poller->channel,
                           dragon_table_doorbell_offset(&node->table, dragon_peek(&node->slot)),
                           poller->bit);
+}
+
+void dragon_poller_close(struct dragon_poller *poller)
+{
+    if (!dragon_poller_is_inherited(poller))
+        withdraw(poller);
     dragon_os_close(poller->fd);
     free(poller);
 }

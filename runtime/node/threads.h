@@ -62,6 +62,7 @@ struct dragon_node {
     pthread_mutex_t pollers_mutex;
     struct dragon_poller *pollers[DRAGON_DOORBELL_BITS];
     unsigned next_bit;
+    unsigned n_forks; /* pollers with another number are a parent's */
     _Atomic unsigned n_pollers;
 };
 

@@ -135,8 +135,8 @@ static bool try_own(struct dragon_condition_waiter *waiter)
     return r == 0 || r == DRAGON_MUTEX_OWNER_DIED;
 }
 
-static struct dragon_condition_waiter *claim(struct dragon_condition *condition,
-                                             struct dragon_pool *pool, bool from_the_dead)
+static bool claim(struct dragon_condition *condition, struct dragon_pool *pool, bool from_the_dead,
+                  struct dragon_condition_waiter **waiter_out)
 {
     struct walk walk;
 
@@ -145,11 +145,13 @@ static struct dragon_condition_waiter *claim(struct dragon_condition *condition,
         for (uint32_t i = 0; i < walk.n; i++) {
             struct dragon_condition_waiter *waiter = &walk.waiters[i];
 
-            if ((from_the_dead || dragon_observe(&waiter->ticket) == 0) && try_own(waiter))
-                return waiter;
+            if ((from_the_dead || dragon_observe(&waiter->ticket) == 0) && try_own(waiter)) {
+                *waiter_out = waiter;
+                return true;
+            }
         }
     while (walk_on(&walk, pool));
-    return NULL;
+    return false;
 }
 
 static int append(struct walk *last, struct dragon_pool *pool)
@@ -198,7 +200,7 @@ int dragon_condition_enter(struct dragon_condition *condition, struct dragon_poo
 {
     struct dragon_condition_waiter *waiter;
 
-    while (!(waiter = claim(condition, pool, false)) && !(waiter = claim(condition, pool, true))) {
+    while (!claim(condition, pool, false, &waiter) && !claim(condition, pool, true, &waiter)) {
         int r = grow(condition, pool);
 
         if (r < 0)

@@ -30,7 +30,6 @@ enum kind {
 struct buffer_entry {
     uint64_t offset; /* in the block */
     uint64_t size_bytes;
-    uint64_t is_readonly;
 };
 
 struct buffers_header {
@@ -347,7 +346,10 @@ static PyObject *sink_write(struct sink *self, PyObject *data)
     Py_RETURN_NONE;
 }
 
-/* The pickler's buffer_callback: a false result means out of band. */
+/* The pickler's buffer_callback: a false result means out of band. What is
+ * read-only goes out of band at any size: inside the pickle it would arrive as
+ * bytes, and an array over them read-only, where the standard library's is
+ * writable. */
 static PyObject *sink_take_buffer(struct sink *self, PyObject *pickle_buffer)
 {
     PyObject *raw = PyObject_CallMethod(pickle_buffer, "raw", NULL);
@@ -357,7 +359,7 @@ static PyObject *sink_take_buffer(struct sink *self, PyObject *pickle_buffer)
         PyErr_Clear(); /* not contiguous: inside the pickle */
         Py_RETURN_TRUE;
     }
-    if (PyMemoryView_GET_BUFFER(raw)->len < LARGE_BYTES) {
+    if (PyMemoryView_GET_BUFFER(raw)->len < LARGE_BYTES && !PyMemoryView_GET_BUFFER(raw)->readonly) {
         Py_DECREF(raw);
         Py_RETURN_TRUE;
     }
@@ -435,16 +437,33 @@ static PyObject *import_attribute(const char *module, const char *name)
     return attribute;
 }
 
+/* A number that changes with every change of a dictionary. */
+static uint64_t version_of(PyObject *dict)
+{
+#if PY_VERSION_HEX < 0x030c0000
+    return ((PyDictObject *)dict)->ma_version_tag;
+#else
+    /* No version in the public interface any more: the sum of the entries' addresses. */
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    uint64_t sum = 0;
+
+    while (PyDict_Next(dict, &at, &key, &value))
+        sum = sum * 31 + (uintptr_t)key + (uintptr_t)value;
+    return sum;
+#endif
+}
+
 /* The reducers of copyreg and those registered with ForkingPickler, in one
  * dictionary: a look-up in a chain of two maps, in Python, for every object
- * costs more than the pickle. Made anew when either has grown. */
+ * costs more than the pickle. Made anew when either has changed. */
 static int update_reducers(struct dragon_py_state *state, PyObject *pickler)
 {
-    Py_ssize_t n = PyDict_GET_SIZE(state->copyreg_table) + PyDict_GET_SIZE(state->extra_reducers);
+    uint64_t versions[2] = {version_of(state->copyreg_table), version_of(state->extra_reducers)};
     PyObject *table;
     int r;
 
-    if (pickler == state->pickler && n == state->n_reducers)
+    if (pickler == state->pickler && memcmp(versions, state->reducers_versions, sizeof versions) == 0)
         return 0;
     table = PyDict_Copy(state->copyreg_table);
     if (!table)
@@ -454,7 +473,7 @@ static int update_reducers(struct dragon_py_state *state, PyObject *pickler)
         r = PyObject_SetAttrString(pickler, "dispatch_table", table);
     Py_DECREF(table);
     if (r == 0 && pickler == state->pickler)
-        state->n_reducers = n;
+        memcpy(state->reducers_versions, versions, sizeof versions);
     return r;
 }
 
@@ -492,9 +511,38 @@ static PyObject *new_pickler(struct sink *sink)
     return pickler;
 }
 
-/* True in a thread that is making a message of an object: shared objects that
- * it meets travel with a use of their own. */
+/* Above 0 in a thread that is making a message of an object: shared objects that
+ * it meets travel with a use of their own. Those of a message that fails are
+ * closed again; they are kept in this list until then. */
 static _Thread_local int exporting_depth;
+static _Thread_local struct dragon_py_export *exports;
+
+int dragon_py_note_export(struct dragon_object *object, dragon_object_fini fini)
+{
+    struct dragon_py_export *export = PyMem_Malloc(sizeof *export);
+
+    if (!export) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    dragon_object_keep(object);
+    *export = (struct dragon_py_export){*object, fini, exports};
+    exports = export;
+    return 0;
+}
+
+/* Forget the exports since `before`; undo: the message will not be sent. */
+static void end_exports(struct dragon_py_export *before, bool undo)
+{
+    while (exports != before) {
+        struct dragon_py_export *export = exports;
+
+        exports = export->next;
+        if (undo)
+            dragon_object_close(&export->object, export->fini);
+        PyMem_Free(export);
+    }
+}
 
 static int dump(struct dragon_py_state *state, PyObject *pickler, PyObject *object)
 {
@@ -554,7 +602,6 @@ static int store_with_buffers(struct dragon_py_state *state, struct dragon_pool 
         header->entries[i] = (struct buffer_entry){
             .offset = length,
             .size_bytes = (uint64_t)view->len,
-            .is_readonly = (uint64_t)view->readonly,
         };
         copy((char *)header + length, view->buf, (size_t)view->len);
         length += align_up((size_t)view->len);
@@ -578,11 +625,13 @@ static int pickle_with(struct dragon_py_state *state, struct dragon_pool *pool, 
                        PyObject *sink, PyObject *pickler, PyObject *object,
                        struct dragon_message *message, bool *pickling_failed_out)
 {
+    struct dragon_py_export *before = exports;
     int r = dump(state, pickler, object);
 
     *pickling_failed_out = r < 0;
     if (r == 0)
         r = store_pickle(state, pool, holder, (struct sink *)sink, message);
+    end_exports(before, r < 0);
     clear_memo(pickler);
     sink_reset((struct sink *)sink);
     return r;
@@ -598,7 +647,7 @@ static int make_kept_pickler(struct dragon_py_state *state)
     if (!state->sink)
         return -1;
     state->pickler = new_pickler((struct sink *)state->sink);
-    state->n_reducers = -1;
+    memset(state->reducers_versions, 0xff, sizeof state->reducers_versions);
     return state->pickler ? 0 : -1;
 }
 
@@ -660,16 +709,12 @@ static bool entry_is_sane(const struct buffer_entry *entry, size_t n)
 static PyObject *view_of(PyObject *block, const struct buffer_entry *entry)
 {
     PyObject *whole = PyMemoryView_FromObject(block);
-    PyObject *part = NULL, *readonly;
+    PyObject *part = NULL;
 
     if (whole)
         part = PySequence_GetSlice(whole, (Py_ssize_t)entry->offset,
                                    (Py_ssize_t)(entry->offset + entry->size_bytes));
     Py_XDECREF(whole);
-    if (part && entry->is_readonly) {
-        readonly = PyObject_CallMethod(part, "toreadonly", NULL);
-        Py_SETREF(part, readonly);
-    }
     return part;
 }
 
@@ -714,7 +759,7 @@ static PyObject *unpickle_with_buffers(struct dragon_py_state *state, PyObject *
     }
     if (!load_unpickle(state))
         return NULL;
-    pickle = (struct buffer_entry){header->pickle_offset, header->pickle_bytes, 1};
+    pickle = (struct buffer_entry){header->pickle_offset, header->pickle_bytes};
     views = views_of(state, block, header, payload->n);
     view = views ? view_of(block, &pickle) : NULL;
     arguments = view ? PyTuple_Pack(1, view) : NULL;

@@ -13,6 +13,18 @@
 #include "module.h"
 
 #include "channel/message.h"
+#include "memory/object.h"
+
+/* A use of an object that a message under way carries. */
+struct dragon_py_export {
+    struct dragon_object object;
+    dragon_object_fini fini;
+    struct dragon_py_export *next;
+};
+
+/* Take a use of the object for the message that this thread is making. -1 with
+ * MemoryError. */
+int dragon_py_note_export(struct dragon_object *object, dragon_object_fini fini);
 
 /* Make a message of an object. A block in it is held by holder and becomes the
  * caller's. 0, or -1 with an exception: PoolFull, or whatever pickling raised

@@ -35,7 +35,7 @@ struct dragon_py_state {
     PyObject *pickler;
     PyObject *extra_reducers; /* of multiprocessing.reduction.ForkingPickler */
     PyObject *copyreg_table;
-    Py_ssize_t n_reducers;
+    uint64_t reducers_versions[2];
     bool pickler_is_busy;
     PyObject *unpickle;
 };

@@ -1,6 +1,7 @@
 #include "object.h"
 
 #include "block.h"
+#include "codec.h"
 
 #include "memory/pool.h"
 
@@ -109,8 +110,8 @@ static PyObject *object_export(struct dragon_py_object *self, PyObject *in_messa
 
     if (carries_use < 0 || dragon_py_object_require(self, Py_TYPE(self)->tp_name) < 0)
         return NULL;
-    if (carries_use)
-        dragon_object_keep(&self->object);
+    if (carries_use && dragon_py_note_export(&self->object, self->fini) < 0)
+        return NULL;
     bytes[0] = (char)carries_use;
     memcpy(bytes + 1, &self->object.handle, sizeof self->object.handle);
     return PyBytes_FromStringAndSize(bytes, sizeof bytes);

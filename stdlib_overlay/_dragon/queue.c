@@ -28,59 +28,75 @@ struct queue {
 
 /* ---- arguments ---- */
 
-/* block and timeout of put and get, as a deadline. */
-struct wait_arguments {
+/* ([obj,] [block=True, timeout=None]), as put and get take them. */
+struct arguments {
+    PyObject *object;
     PyObject *block;
     PyObject *timeout;
 };
 
-static int take_keyword(struct wait_arguments *w, PyObject **object, PyObject *name,
-                        PyObject *value, const char *method)
+/* Which of them a method has. */
+struct signature {
+    const char *method;
+    bool has_object;
+    bool has_wait;
+};
+
+static int take_argument(PyObject **place, PyObject *value, const char *method, const char *name)
 {
-    if (PyUnicode_CompareWithASCIIString(name, "block") == 0)
-        w->block = value;
-    else if (PyUnicode_CompareWithASCIIString(name, "timeout") == 0)
-        w->timeout = value;
-    else if (object && PyUnicode_CompareWithASCIIString(name, "obj") == 0)
-        *object = value;
-    else {
-        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", method, name);
+    if (*place) {
+        PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%s'", method, name);
         return -1;
     }
+    *place = value;
     return 0;
 }
 
-/* ([obj,] block=True, timeout=None). object_out: NULL where there is no obj. */
-static int parse(PyObject *const *args, Py_ssize_t n_args, PyObject *names, PyObject **object_out,
-                 struct wait_arguments *w, const char *method)
+static int take_keyword(struct arguments *a, const struct signature *signature, PyObject *name,
+                        PyObject *value)
+{
+    if (signature->has_object && PyUnicode_CompareWithASCIIString(name, "obj") == 0)
+        return take_argument(&a->object, value, signature->method, "obj");
+    if (signature->has_wait && PyUnicode_CompareWithASCIIString(name, "block") == 0)
+        return take_argument(&a->block, value, signature->method, "block");
+    if (signature->has_wait && PyUnicode_CompareWithASCIIString(name, "timeout") == 0)
+        return take_argument(&a->timeout, value, signature->method, "timeout");
+    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", signature->method,
+                 name);
+    return -1;
+}
+
+static int parse(PyObject *const *args, Py_ssize_t n_args, PyObject *names,
+                 const struct signature *signature, struct arguments *a)
 {
     Py_ssize_t at = 0, n_names = names ? PyTuple_GET_SIZE(names) : 0;
 
-    *w = (struct wait_arguments){Py_True, Py_None};
-    if (object_out)
-        *object_out = at < n_args ? args[at++] : NULL;
-    if (at < n_args)
-        w->block = args[at++];
-    if (at < n_args)
-        w->timeout = args[at++];
+    *a = (struct arguments){NULL, NULL, NULL};
+    if (signature->has_object && at < n_args)
+        a->object = args[at++];
+    if (signature->has_wait && at < n_args)
+        a->block = args[at++];
+    if (signature->has_wait && at < n_args)
+        a->timeout = args[at++];
     if (at < n_args) {
-        PyErr_Format(PyExc_TypeError, "%s() takes at most %zd arguments (%zd given)", method, at,
-                     n_args);
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %zd arguments (%zd given)",
+                     signature->method, at, n_args);
         return -1;
     }
     for (Py_ssize_t i = 0; i < n_names; i++)
-        if (take_keyword(w, object_out, PyTuple_GET_ITEM(names, i), args[n_args + i], method) < 0)
+        if (take_keyword(a, signature, PyTuple_GET_ITEM(names, i), args[n_args + i]) < 0)
             return -1;
-    if (object_out && !*object_out) {
-        PyErr_Format(PyExc_TypeError, "%s() missing the argument 'obj'", method);
+    if (signature->has_object && !a->object) {
+        PyErr_Format(PyExc_TypeError, "%s() missing 1 required positional argument: 'obj'",
+                     signature->method);
         return -1;
     }
     return 0;
 }
 
-static int deadline_of(const struct wait_arguments *w, int64_t *deadline_ns_out)
+static int deadline_of(const struct arguments *a, int64_t *deadline_ns_out)
 {
-    int block = w->block == Py_True ? 1 : PyObject_IsTrue(w->block);
+    int block = !a->block || a->block == Py_True ? 1 : PyObject_IsTrue(a->block);
 
     if (block < 0)
         return -1;
@@ -88,7 +104,7 @@ static int deadline_of(const struct wait_arguments *w, int64_t *deadline_ns_out)
         *deadline_ns_out = DRAGON_AT_ONCE;
         return 0;
     }
-    return dragon_py_deadline(w->timeout, deadline_ns_out);
+    return dragon_py_deadline(a->timeout ? a->timeout : Py_None, deadline_ns_out);
 }
 
 /* ---- state ---- */
@@ -196,6 +212,15 @@ static void queue_dealloc(struct queue *self)
     dragon_py_object_dealloc((PyObject *)self);
 }
 
+/* Make the descriptor, if one was asked for, say what the channel says. Done
+ * wherever the program looks at the queue, as another process may have taken
+ * what made the descriptor readable. */
+static void update_poller(struct queue *self)
+{
+    if (self->poller)
+        dragon_poller_update(self->poller);
+}
+
 /* ---- put ---- */
 
 /* 0, DRAGON_CHANNEL_FULL, or -1 with an exception. */
@@ -214,6 +239,7 @@ static int send_message(struct queue *self, const struct dragon_message *message
         if (r == DRAGON_CHANNEL_FULL)
             break;
     }
+    update_poller(self);
     if (r == DRAGON_CHANNEL_POOL_FULL)
         dragon_py_raise_pool_full(state_of(self), self->base.object.pool, 0, "put");
     else if (r < 0)
@@ -288,23 +314,27 @@ PyDoc_STRVAR(put_doc,
 static PyObject *queue_put(struct queue *self, PyObject *const *args, Py_ssize_t n_args,
                            PyObject *names)
 {
-    struct wait_arguments w;
+    static const struct signature signature = {"put", true, true};
+    struct arguments a;
     int64_t deadline_ns;
-    PyObject *object;
 
-    if (require_open(self, false) < 0 || parse(args, n_args, names, &object, &w, "put") < 0 ||
-        deadline_of(&w, &deadline_ns) < 0)
+    if (require_open(self, false) < 0 || parse(args, n_args, names, &signature, &a) < 0 ||
+        deadline_of(&a, &deadline_ns) < 0)
         return NULL;
-    return put_until(self, object, deadline_ns);
+    return put_until(self, a.object, deadline_ns);
 }
 
-PyDoc_STRVAR(put_nowait_doc, "put_nowait(obj, /)\n--\n\nput(obj, block=False).");
+PyDoc_STRVAR(put_nowait_doc, "put_nowait(obj)\n--\n\nput(obj, block=False).");
 
-static PyObject *queue_put_nowait(struct queue *self, PyObject *object)
+static PyObject *queue_put_nowait(struct queue *self, PyObject *const *args, Py_ssize_t n_args,
+                                  PyObject *names)
 {
-    if (require_open(self, false) < 0)
+    static const struct signature signature = {"put_nowait", true, false};
+    struct arguments a;
+
+    if (require_open(self, false) < 0 || parse(args, n_args, names, &signature, &a) < 0)
         return NULL;
-    return put_until(self, object, DRAGON_AT_ONCE);
+    return put_until(self, a.object, DRAGON_AT_ONCE);
 }
 
 /* ---- get ---- */
@@ -331,8 +361,7 @@ static int receive_message(struct queue *self, struct dragon_message *message_ou
         if (r == DRAGON_CHANNEL_EMPTY)
             break;
     }
-    if (self->poller)
-        dragon_poller_update(self->poller);
+    update_poller(self);
     if (r < 0)
         dragon_py_raise(state_of(self), r, "get");
     return r == 0 || r == DRAGON_CHANNEL_EMPTY ? r : -1;
@@ -369,11 +398,12 @@ PyDoc_STRVAR(get_doc,
 static PyObject *queue_get(struct queue *self, PyObject *const *args, Py_ssize_t n_args,
                            PyObject *names)
 {
-    struct wait_arguments w;
+    static const struct signature signature = {"get", false, true};
+    struct arguments a;
     int64_t deadline_ns;
 
-    if (require_open(self, false) < 0 || parse(args, n_args, names, NULL, &w, "get") < 0 ||
-        deadline_of(&w, &deadline_ns) < 0)
+    if (require_open(self, false) < 0 || parse(args, n_args, names, &signature, &a) < 0 ||
+        deadline_of(&a, &deadline_ns) < 0)
         return NULL;
     return get_until(self, deadline_ns);
 }
@@ -395,6 +425,7 @@ static PyObject *queue_qsize(struct queue *self, PyObject *Py_UNUSED(unused))
 {
     if (dragon_py_object_require(&self->base, "Queue") < 0)
         return NULL;
+    update_poller(self);
     return PyLong_FromUnsignedLongLong(dragon_channel_count(&self->channel));
 }
 
@@ -404,6 +435,7 @@ static PyObject *queue_empty(struct queue *self, PyObject *Py_UNUSED(unused))
 {
     if (dragon_py_object_require(&self->base, "Queue") < 0)
         return NULL;
+    update_poller(self);
     return PyBool_FromLong(dragon_channel_count(&self->channel) == 0);
 }
 
@@ -434,6 +466,7 @@ static PyObject *queue_poll(struct queue *self, PyObject *timeout)
         r = dragon_channel_wait(&self->channel, deadline_ns);
         Py_END_ALLOW_THREADS
     }
+    update_poller(self);
     if (r < 0)
         return dragon_py_raise(state_of(self), r, "poll");
     return PyBool_FromLong(r == 0);
@@ -453,6 +486,8 @@ static PyObject *queue_fileno(struct queue *self, PyObject *Py_UNUSED(unused))
 
     if (require_open(self, true) < 0)
         return NULL;
+    if (self->poller && dragon_poller_is_inherited(self->poller))
+        close_poller(self);
     if (self->poller)
         dragon_poller_update(self->poller);
     else if (node)
@@ -520,17 +555,20 @@ static PyObject *queue_get_closed(struct queue *self, void *Py_UNUSED(closure))
 
 /* ---- SimpleQueue: what cannot be pickled is raised, nothing times out ---- */
 
-PyDoc_STRVAR(simple_put_doc, "put(obj, /)\n--\n\n"
+PyDoc_STRVAR(simple_put_doc, "put(obj)\n--\n\n"
                              "Put obj into the queue; waits while the queue is full.\n\n"
                              "Raises what pickling obj raises, and OSError after close().\n\n"
                              "Source: multiprocessing.SimpleQueue.put.");
 
-static PyObject *simple_put(struct queue *self, PyObject *object)
+static PyObject *simple_put(struct queue *self, PyObject *const *args, Py_ssize_t n_args,
+                            PyObject *names)
 {
+    static const struct signature signature = {"put", true, false};
+    struct arguments a;
     bool pickling_failed;
 
-    if (require_open(self, true) < 0 ||
-        put_object(self, object, DRAGON_FOREVER, &pickling_failed) != 0)
+    if (require_open(self, true) < 0 || parse(args, n_args, names, &signature, &a) < 0 ||
+        put_object(self, a.object, DRAGON_FOREVER, &pickling_failed) != 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -584,7 +622,7 @@ static PyObject *queue_discard(struct queue *self, PyObject *Py_UNUSED(unused))
 static PyMethodDef queue_methods[] = {
     SHARED_METHODS,
     {"put", FAST(queue_put), METH_FASTCALL | METH_KEYWORDS, put_doc},
-    {"put_nowait", (PyCFunction)queue_put_nowait, METH_O, put_nowait_doc},
+    {"put_nowait", FAST(queue_put_nowait), METH_FASTCALL | METH_KEYWORDS, put_nowait_doc},
     {"get", FAST(queue_get), METH_FASTCALL | METH_KEYWORDS, get_doc},
     {"get_nowait", (PyCFunction)queue_get_nowait, METH_NOARGS, get_nowait_doc},
     {"qsize", (PyCFunction)queue_qsize, METH_NOARGS, qsize_doc},
@@ -597,7 +635,7 @@ static PyMethodDef queue_methods[] = {
 
 static PyMethodDef simple_queue_methods[] = {
     SHARED_METHODS,
-    {"put", (PyCFunction)simple_put, METH_O, simple_put_doc},
+    {"put", FAST(simple_put), METH_FASTCALL | METH_KEYWORDS, simple_put_doc},
     {"get", (PyCFunction)simple_get, METH_NOARGS, simple_get_doc},
     {"empty", (PyCFunction)simple_empty, METH_NOARGS, simple_empty_doc},
     {NULL, NULL, 0, NULL},

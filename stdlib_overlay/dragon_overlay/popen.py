@@ -32,6 +32,36 @@ def command_line(**kwargs: Any) -> list[str]:
     return [os.fsdecode(executable), *own, *rest]
 
 
+class _Arrival:
+    """What the child finds in the place of its process object: unpickled, it is that object.
+
+    On the way a daemonic process begins to follow its parent.
+    """
+
+    def __init__(self, process_obj: Any) -> None:
+        self._process_obj = process_obj
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parent_pid = os.getpid() if self._process_obj.daemon else None
+        return _arrive, (self._process_obj, parent_pid)
+
+
+def _arrive(process_obj: Any, parent_pid: int | None) -> Any:
+    if parent_pid is not None:
+        _follow(parent_pid)
+    return process_obj
+
+
+def _follow(parent_pid: int) -> None:
+    """End this process as soon as its parent has ended, however that ends."""
+    try:
+        _dragon.follow(parent_pid)
+    except ProcessLookupError:
+        os._exit(1)
+    if os.getppid() != parent_pid:  # it ended, and its pid is another's by now
+        os._exit(1)
+
+
 class Popen(popen_fork.Popen):
     """The handle of a child that was started by this process."""
 
@@ -79,7 +109,7 @@ class Popen(popen_fork.Popen):
         set_spawning_popen(self)
         try:
             reduction.dump(preparation, buffer)
-            reduction.dump(process_obj, buffer)
+            reduction.dump(_Arrival(process_obj), buffer)
         finally:
             set_spawning_popen(None)
         return buffer.getbuffer()

@@ -39,9 +39,10 @@ def test_version_after_the_program_is_the_programs(dragon: Dragon) -> None:
 def test_help_shows_dragons_options_and_then_pythons(dragon: Dragon, words: list[str]) -> None:
     outcome = dragon(*words)
     own, python = outcome.stdout.split("Everything else is Python's:\n")
-    for word in ("--start-method NAME", "--no-runtime", "--help", "--version", "doctor"):
+    for word in ("--start-method NAME", "--no-runtime", "command doctor", "./command"):
         assert word in own
     assert "--attach-node" not in own
+    assert own.startswith("usage: dragon ")
     assert python.splitlines()[1:] == run_program(PYTHON, "--help").stdout.splitlines()[1:]
     assert outcome.status == 0
 

@@ -81,6 +81,7 @@ CASES = [
     Case("unknown_x_option", ("-X", "nonsense=1", "-c", "import sys; print(sys._xoptions)")),
     Case("invalid_x_option", ("-X", "int_max_str_digits=a", "-c", "print(1)")),
     Case("bytes_warning", ("-bb", "-c", "b'' == ''")),
+    Case("warn_default_encoding", ("-X", "warn_default_encoding", "-c", "open('/dev/null')")),
     Case("hash_seed", ("-c", "print(hash('x'))"), "", {"PYTHONHASHSEED": "3"}),
     Case("hash_seed_invalid", ("-c", "print(1)"), "", {"PYTHONHASHSEED": "x"}),
     Case("inspect_variable", ("-c", "x = 1"), "print(x)\n", {"PYTHONINSPECT": "1"}),

@@ -133,3 +133,18 @@ def test_streams_are_line_buffered_on_a_terminal(exe: Path) -> None:
     assert "True True" in terminal.read_until("? ")
     terminal.write("x\r")
     assert terminal.wait() == 0
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_stay_closed(exe: Path, closed: str, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; streams = sys.stdin, sys.stdout, sys.stderr\n"
+        "open(sys.argv[1], 'w').write(str([stream is None for stream in streams]))"
+    )
+    texts = []
+    for executable in (exe, PYTHON):
+        command = f'exec "$0" -c "$1" "$2" {closed}'
+        words = ["sh", "-c", command, str(executable), code, str(tmp_path / "result")]
+        subprocess.run(words, env=clean_environment(), timeout=TIMEOUT_S, check=True)
+        texts.append((tmp_path / "result").read_text())
+    assert texts[0] == texts[1]

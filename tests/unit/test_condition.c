@@ -159,6 +159,7 @@ Test(condition, any_number_of_waiters_finds_room_in_the_pool_and_gives_it_back)
     dragon_condition_fini(&room->condition, room->pool);
     dragon_pool_statistics(room->pool, &after);
     cr_assert_eq(after.n_blocks, before.n_blocks);
+    dragon_pool_close(room->pool);
 }
 
 Test(condition, a_broken_chain_of_entries_ends_the_walk)
@@ -169,9 +170,10 @@ Test(condition, a_broken_chain_of_entries_ends_the_walk)
     cr_assert_eq(dragon_pool_create_managed(1 << 22, 1, 1, &room->pool), 0);
     for (int i = 0; i <= DRAGON_CONDITION_N_INLINE; i++)
         enter(room);
-    room->condition.next.offset += 4096; /* another process wrote nonsense */
+    room->condition.next.block.offset += 4096; /* another process wrote nonsense */
     cr_assert_eq(n_waiting(room), DRAGON_CONDITION_N_INLINE);
     cr_assert_eq(dragon_condition_enter(&room->condition, room->pool, &waiter), -EBADMSG);
+    dragon_pool_close(room->pool);
 }
 
 /* ---- several processes ---- */

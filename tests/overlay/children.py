@@ -1,0 +1,290 @@
+"""What started processes run in these tests. Imports no pytest, so that they start fast."""
+
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+
+@dataclass
+class Point:
+    x: int
+    y: int
+
+
+class Count(int):
+    """An int of another type."""
+
+
+class Word(str):
+    """A str of another type."""
+
+
+class Pair(tuple):
+    """A tuple of another type."""
+
+
+class Refuses:
+    """Cannot be pickled."""
+
+    def __reduce__(self) -> Any:
+        raise ArithmeticError("refuses to be pickled")
+
+
+class RefusesToArrive:
+    """Can be pickled and not unpickled."""
+
+    def __reduce__(self) -> Any:
+        return _refuse, ()
+
+
+def _refuse() -> None:
+    raise ArithmeticError("refuses to arrive")
+
+
+class PutsWhilePickled:
+    """Its pickling puts something into a queue."""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        self.target.put(["from within"])
+        return str, ("outer",)
+
+
+class Registered:
+    """Pickled by what is registered with ForkingPickler."""
+
+
+def echo(inbox: Any, outbox: Any) -> None:
+    """Send back all that comes, up to None."""
+    for item in iter(inbox.get, None):
+        outbox.put(item)
+
+
+def describe(inbox: Any, outbox: Any) -> None:
+    """Say type, sum and writability of one array, having written into it."""
+    array = inbox.get()
+    total = float(array.sum())
+    array[...] = -1
+    outbox.put((type(array).__name__, total, str(array.dtype)))
+
+
+def put_all(target: Any, items: Any) -> None:
+    for item in items:
+        target.put(item)
+
+
+def put_range(target: Any, name: str, n: int) -> None:
+    for i in range(n):
+        target.put((name, i))
+
+
+def add_up(source: Any, results: Any) -> None:
+    results.put(sum(iter(source.get, None)))
+
+
+def get_one(source: Any, results: Any | None = None) -> None:
+    item = source.get()
+    if results is not None:
+        results.put(item)
+
+
+def do_tasks(tasks: Any, done: Any) -> None:
+    for item in iter(tasks.get, None):
+        done.put(item)
+        tasks.task_done()
+    tasks.task_done()
+
+
+def set_event_of(inbox: Any) -> None:
+    inbox.get().set()
+
+
+def hold_lock_of(inbox: Any, outbox: Any) -> None:
+    lock = inbox.get()
+    outbox.put(lock.acquire(block=False))
+
+
+def put_into_queue_of(inbox: Any) -> None:
+    inbox.get().put("through the inner queue")
+
+
+def put_while_name_known(target: Any) -> None:
+    target.put(target.label)
+
+
+def report_facts(results: Any) -> None:
+    """What a child finds around it."""
+    me = multiprocessing.current_process()
+    results.put(
+        {
+            "pid": os.getpid(),
+            "ppid": os.getppid(),
+            "name": me.name,
+            "daemon": me.daemon,
+            "parent": multiprocessing.parent_process().pid,
+            "cwd": os.getcwd(),
+            "variable": os.environ.get("OVERLAY_TEST"),
+            "method": multiprocessing.get_start_method(allow_none=True),
+            "stdin": os.fstat(0).st_rdev == os.stat(os.devnull).st_rdev,
+            "argv": sys.argv,
+            "threads": threading.active_count(),
+        }
+    )
+
+
+def return_nothing() -> None:
+    pass
+
+
+def exit_with(code: Any) -> None:
+    sys.exit(code)
+
+
+def raise_error() -> None:
+    raise LookupError("the child's own error")
+
+
+def die_of(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def exit_at_once(code: int) -> None:
+    os._exit(code)
+
+
+def wait_on(gate: Any) -> None:
+    gate.wait()
+
+
+def sleep_after(ready: Any) -> None:
+    ready.put(os.getpid())
+    time.sleep(60)
+
+
+def put_keywords(results: Any, *args: Any, **kwargs: Any) -> None:
+    results.put((args, kwargs))
+
+
+def nest(method: str, depth: int, results: Any) -> None:
+    """Start a chain of processes; each reports its depth."""
+    results.put(depth)
+    if depth > 0:
+        child = multiprocessing.get_context(method).Process(
+            target=nest, args=(method, depth - 1, results)
+        )
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+
+
+def start_child_from_daemon(method: str, results: Any) -> None:
+    try:
+        multiprocessing.get_context(method).Process(target=return_nothing).start()
+    except AssertionError as error:
+        results.put(str(error))
+
+
+def hold_array(inbox: Any, outbox: Any) -> None:
+    """Keep a received array until killed."""
+    array = inbox.get()
+    outbox.put(array.nbytes)
+    time.sleep(60)
+
+
+def put_for_ever(target: Any, started: Any) -> None:
+    """Put numbers and arrays until killed."""
+    array = numpy.ones(20_000)
+    started.set()
+    while True:
+        target.put(1)
+        target.put(array)
+
+
+def get_for_ever(source: Any, started: Any) -> None:
+    started.set()
+    while True:
+        source.get()
+
+
+def put_when_told(gate: Any, target: Any, item: Any) -> None:
+    gate.wait()
+    target.put(item)
+
+
+def count_if_ready(source: Any, results: Any) -> None:
+    source._reader.fileno()
+    results.put("polling")
+    results.put(multiprocessing.connection.wait([source._reader], 20) == [source._reader])
+
+
+# ---- tasks for pools ----
+
+
+def square(x: Any) -> Any:
+    return x * x
+
+
+def add(x: Any, y: Any) -> Any:
+    return x + y
+
+
+def fail(x: Any) -> Any:
+    raise ValueError(f"task {x} fails")
+
+
+def fail_if_three(x: int) -> int:
+    if x == 3:
+        raise ValueError("three")
+    return x
+
+
+def doubled(array: Any) -> Any:
+    array *= 2
+    return array
+
+
+def own_pid(x: Any = None) -> int:
+    return os.getpid()
+
+
+def nap(x: Any) -> Any:
+    time.sleep(60)
+
+
+def is_initialised(x: Any) -> Any:
+    return _initial, x
+
+
+_initial: Any = None
+
+
+def initialise(value: Any) -> None:
+    global _initial
+    _initial = value
+
+
+def pool_in_a_process(method: str, results: Any) -> None:
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        results.put(pool.map(square, range(5)))
+
+
+def try_to_get(source: Any, timeout_s: float) -> Any:
+    try:
+        return source.get(timeout=timeout_s)
+    except queue.Empty:
+        return "empty"
+
+
+def kill_self(x: Any = None) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

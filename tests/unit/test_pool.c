@@ -1,0 +1,444 @@
+#include "memory/heap.h"
+#include "memory/pool.h"
+#include "support/shared_page.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#define NODE UINT64_C(0x1122334455667788)
+#define NUMBER 5
+#define MIB (UINT64_C(1) << 20)
+#define SIZE_BYTES (4 * MIB)
+#define HOLDER DRAGON_HOLDER_FIRST_SLOT
+
+static struct dragon_pool *pool;
+static char name[64];
+
+static void open_pool(void)
+{
+    cr_assert_eq(dragon_pool_create_managed(SIZE_BYTES, NODE, NUMBER, &pool), 0);
+    snprintf(name, sizeof name, "/dragon-test-pool-%d", getpid());
+}
+
+static void close_pool(void)
+{
+    dragon_pool_close(pool);
+    shm_unlink(name);
+}
+
+TestSuite(pool, .timeout = 60, .init = open_pool, .fini = close_pool);
+
+static struct dragon_handle alloc(uint64_t size_bytes, uint32_t holder)
+{
+    struct dragon_handle handle;
+
+    cr_assert_eq(dragon_pool_alloc(pool, size_bytes, holder, &handle), 0);
+    return handle;
+}
+
+static struct dragon_pool_statistics statistics_of(struct dragon_pool *of)
+{
+    struct dragon_pool_statistics statistics;
+
+    dragon_pool_statistics(of, &statistics);
+    return statistics;
+}
+
+static int resolve(const struct dragon_handle *handle)
+{
+    uint64_t size_bytes;
+    void *address;
+
+    return dragon_pool_resolve(pool, handle, &address, &size_bytes);
+}
+
+/* ---- lifetime ---- */
+
+Test(pool, a_new_one_is_free_and_knows_its_node_and_number)
+{
+    struct dragon_pool_statistics statistics = statistics_of(pool);
+
+    cr_assert_eq(statistics.size_bytes, SIZE_BYTES);
+    cr_assert_eq(statistics.free_bytes, SIZE_BYTES);
+    cr_assert_eq(statistics.n_blocks, 0);
+    cr_assert_eq(statistics.committed_bytes, 0);
+    cr_assert_eq(dragon_pool_node(pool), NODE);
+    cr_assert_eq(dragon_pool_number(pool), NUMBER);
+    cr_assert(dragon_pool_check(pool));
+}
+
+Test(pool, sizes_are_rounded_up_to_chunks_of_64_kib)
+{
+    uint64_t asked[] = {1, 65536, 65537, 100 * MIB - 1};
+    uint64_t expected[] = {65536, 65536, 131072, 100 * MIB};
+
+    for (int i = 0; i < 4; i++) {
+        struct dragon_pool *other;
+
+        cr_assert_eq(dragon_pool_create_managed(asked[i], NODE, 1, &other), 0);
+        cr_assert_eq(statistics_of(other).size_bytes, expected[i]);
+        dragon_pool_close(other);
+    }
+}
+
+Test(pool, a_size_that_no_address_space_holds_is_an_error)
+{
+    uint64_t sizes[] = {UINT64_C(1) << 48, UINT64_C(1) << 63, UINT64_MAX - 70000, UINT64_MAX};
+    struct dragon_pool *other;
+
+    for (int i = 0; i < 4; i++)
+        cr_assert_lt(dragon_pool_create_managed(sizes[i], NODE, 1, &other), 0, "%lx",
+                     (unsigned long)sizes[i]);
+}
+
+Test(pool, one_above_the_file_size_limit_is_an_error_and_no_signal)
+{
+    struct rlimit limit = {.rlim_cur = MIB, .rlim_max = MIB};
+    struct dragon_pool *other;
+
+    signal(SIGXFSZ, SIG_IGN);
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    cr_assert_eq(dragon_pool_create_managed(16 * MIB, NODE, 1, &other), -EFBIG);
+    cr_assert_eq(dragon_pool_create_managed(MIB / 2, NODE, 1, &other), 0);
+    dragon_pool_close(other);
+}
+
+Test(pool, another_mapping_sees_the_same_blocks)
+{
+    struct dragon_handle handle = alloc(1000, HOLDER);
+    struct dragon_pool *other;
+    uint64_t size_bytes;
+    void *mine, *theirs;
+
+    cr_assert_eq(dragon_pool_open_fd(dup(dragon_pool_fd(pool)), &other), 0);
+    cr_assert_eq(dragon_pool_resolve(pool, &handle, &mine, &size_bytes), 0);
+    cr_assert_eq(dragon_pool_resolve(other, &handle, &theirs, &size_bytes), 0);
+    memset(mine, 0x77, 1000);
+    cr_assert_neq(mine, theirs);
+    cr_assert_eq(memcmp(mine, theirs, 1000), 0);
+    cr_assert_eq(dragon_pool_free(other, &handle), 0);
+    cr_assert_eq(resolve(&handle), -EBADMSG);
+    dragon_pool_close(other);
+}
+
+Test(pool, closing_nothing_is_fine)
+{
+    dragon_pool_close(NULL);
+}
+
+Test(pool, a_file_that_is_no_pool_is_refused_and_closed)
+{
+    struct dragon_pool *other;
+    int fd = memfd_create("test", 0);
+
+    cr_assert_eq(ftruncate(fd, SIZE_BYTES), 0);
+    cr_assert_eq(dragon_pool_open_fd(fd, &other), -EBADMSG);
+    cr_assert_lt(fcntl(fd, F_GETFD), 0);
+}
+
+Test(pool, a_header_that_was_written_over_is_refused)
+{
+    struct dragon_pool *other;
+
+    memset(dragon_pool_at(pool, 0), 0xee, offsetof(struct dragon_heap_header, mutex));
+    cr_assert_eq(dragon_pool_open_fd(dup(dragon_pool_fd(pool)), &other), -EBADMSG);
+}
+
+Test(pool, root_bytes_are_zero_aligned_and_shared)
+{
+    struct dragon_pool *other;
+
+    cr_assert_eq((uintptr_t)dragon_pool_root(pool) % 64, 0);
+    for (int i = 0; i < DRAGON_POOL_ROOT_BYTES; i++)
+        cr_assert_eq(((unsigned char *)dragon_pool_root(pool))[i], 0);
+    memset(dragon_pool_root(pool), 0x42, DRAGON_POOL_ROOT_BYTES);
+    cr_assert_eq(dragon_pool_open_fd(dup(dragon_pool_fd(pool)), &other), 0);
+    for (int i = 0; i < DRAGON_POOL_ROOT_BYTES; i++)
+        cr_assert_eq(((unsigned char *)dragon_pool_root(other))[i], 0x42);
+    cr_assert(dragon_pool_check(other));
+    dragon_pool_close(other);
+}
+
+/* ---- named pools ---- */
+
+Test(pool, a_named_one_is_found_by_its_name_until_it_is_unlinked)
+{
+    struct dragon_pool *made, *found;
+
+    cr_assert_eq(dragon_pool_create_named(name, MIB, NODE, 1, &made), 0);
+    cr_assert_eq(dragon_pool_open_named(name, &found), 0);
+    cr_assert_eq(dragon_pool_node(found), NODE);
+    dragon_pool_close(found);
+    cr_assert_eq(dragon_pool_unlink(name), 0);
+    cr_assert_eq(dragon_pool_open_named(name, &found), -ENOENT);
+    cr_assert_eq(dragon_pool_unlink(name), -ENOENT);
+    dragon_pool_close(made);
+}
+
+Test(pool, a_named_one_exists_once_and_for_its_user_only)
+{
+    struct dragon_pool *made, *other;
+    struct stat st;
+
+    umask(0);
+    cr_assert_eq(dragon_pool_create_named(name, MIB, NODE, 1, &made), 0);
+    cr_assert_eq(dragon_pool_create_named(name, MIB, NODE, 1, &other), -EEXIST);
+    cr_assert_eq(fstat(dragon_pool_fd(made), &st), 0);
+    cr_assert_eq(st.st_mode & 0777, 0600);
+    dragon_pool_close(made);
+}
+
+Test(pool, bad_names_and_sizes_are_refused)
+{
+    const char *bad[] = {"", "/", "name", "a/b", "/a/b", "//"};
+    struct dragon_pool *other;
+    char longest[258];
+
+    for (int i = 0; i < 6; i++) {
+        cr_assert_eq(dragon_pool_create_named(bad[i], MIB, NODE, 1, &other), -EINVAL);
+        cr_assert_eq(dragon_pool_open_named(bad[i], &other), -EINVAL);
+        cr_assert_eq(dragon_pool_unlink(bad[i]), -EINVAL);
+    }
+    cr_assert_eq(dragon_pool_create_named(name, 0, NODE, 1, &other), -EINVAL);
+    memset(longest, 'x', sizeof longest);
+    longest[0] = '/';
+    longest[257] = '\0';
+    cr_assert_eq(dragon_pool_create_named(longest, MIB, NODE, 1, &other), -ENAMETOOLONG);
+}
+
+/* ---- blocks ---- */
+
+Test(pool, handles_name_the_node_the_pool_and_the_block)
+{
+    struct dragon_handle a = alloc(1, HOLDER), b = alloc(1, HOLDER);
+
+    cr_assert_eq(a.node, NODE);
+    cr_assert_eq(a.pool, NUMBER);
+    cr_assert_neq(a.offset, b.offset);
+    cr_assert_neq(a.generation, b.generation);
+    cr_assert(dragon_handle_is_same(&a, &a));
+    cr_assert_not(dragon_handle_is_same(&a, &b));
+}
+
+Test(pool, a_block_of_no_bytes_is_a_block)
+{
+    struct dragon_handle a = alloc(0, HOLDER), b = alloc(0, HOLDER);
+
+    cr_assert_neq(a.offset, b.offset);
+    cr_assert_eq(resolve(&a), 0);
+    cr_assert_eq(statistics_of(pool).n_blocks, 2);
+    cr_assert_eq(dragon_pool_free(pool, &a), 0);
+}
+
+Test(pool, resolve_gives_the_address_and_the_size_asked_for)
+{
+    struct dragon_handle handle = alloc(777, HOLDER);
+    uint64_t size_bytes;
+    void *address;
+
+    cr_assert_eq(dragon_pool_resolve(pool, &handle, &address, &size_bytes), 0);
+    cr_assert_eq(size_bytes, 777);
+    cr_assert_eq(address, dragon_pool_at(pool, handle.offset));
+    cr_assert_eq((uintptr_t)address % 64, 0);
+}
+
+Test(pool, foreign_and_invented_handles_are_refused)
+{
+    struct dragon_handle good = alloc(100, HOLDER), bad[8];
+
+    for (int i = 0; i < 8; i++)
+        bad[i] = good;
+    bad[0].node ^= 1;
+    bad[1].pool ^= 1;
+    bad[2].generation ^= 1;
+    bad[3].offset += 64;
+    bad[4].offset += 1;
+    bad[5].offset = UINT64_MAX;
+    bad[6].offset = 0;
+    memset(&bad[7], 0, sizeof bad[7]);
+    for (int i = 0; i < 8; i++) {
+        cr_assert_eq(resolve(&bad[i]), -EBADMSG, "handle %d", i);
+        cr_assert_eq(dragon_pool_free(pool, &bad[i]), -EBADMSG, "handle %d", i);
+    }
+    cr_assert_eq(resolve(&good), 0);
+    cr_assert_eq(statistics_of(pool).n_blocks, 1);
+}
+
+Test(pool, a_stale_handle_is_refused)
+{
+    struct dragon_handle old = alloc(100, HOLDER), new;
+
+    cr_assert_eq(dragon_pool_free(pool, &old), 0);
+    cr_assert_eq(dragon_pool_free(pool, &old), -EBADMSG);
+    new = alloc(100, HOLDER);
+    cr_assert_eq(new.offset, old.offset);
+    cr_assert_eq(resolve(&old), -EBADMSG);
+    cr_assert_eq(dragon_pool_free(pool, &old), -EBADMSG);
+}
+
+Test(pool, holding_a_stale_handle_changes_nothing)
+{
+    struct dragon_handle old = alloc(100, HOLDER), new;
+
+    cr_assert_eq(dragon_pool_free(pool, &old), 0);
+    dragon_pool_hold(pool, &old, HOLDER + 1);
+    cr_assert(dragon_pool_check(pool));
+    new = alloc(100, HOLDER);
+    cr_assert_eq(new.offset, old.offset);
+    dragon_pool_hold(pool, &old, HOLDER + 1);
+    cr_assert_eq(dragon_pool_sweep(pool, HOLDER + 1), 0);
+    cr_assert_eq(resolve(&new), 0);
+}
+
+Test(pool, find_completes_an_offset_to_a_handle)
+{
+    struct dragon_handle handle = alloc(100, HOLDER), found;
+    uint64_t size_bytes;
+
+    cr_assert_eq(dragon_pool_find(pool, handle.offset, &found, &size_bytes), 0);
+    cr_assert(dragon_handle_is_same(&handle, &found));
+    cr_assert_eq(size_bytes, 100);
+    cr_assert_eq(dragon_pool_find(pool, handle.offset + 8, &found, &size_bytes), -EBADMSG);
+    cr_assert_eq(dragon_pool_free(pool, &handle), 0);
+    cr_assert_eq(dragon_pool_find(pool, handle.offset, &found, &size_bytes), -EBADMSG);
+}
+
+Test(pool, full_is_an_outcome_that_leaves_the_handle_alone)
+{
+    struct dragon_handle handle, before;
+
+    memset(&before, 0x3c, sizeof before);
+    handle = before;
+    cr_assert_eq(dragon_pool_alloc(pool, SIZE_BYTES + 1, HOLDER, &handle), DRAGON_POOL_FULL);
+    cr_assert_eq(dragon_pool_alloc(pool, UINT64_MAX, HOLDER, &handle), DRAGON_POOL_FULL);
+    cr_assert(dragon_handle_is_same(&handle, &before));
+    cr_assert_eq(statistics_of(pool).n_blocks, 0);
+    cr_assert(dragon_pool_check(pool));
+}
+
+Test(pool, statistics_follow_blocks_exactly)
+{
+    struct dragon_handle small = alloc(65, HOLDER), large = alloc(100000, HOLDER);
+
+    /* 65 bytes take 128; 100000 take two chunks of 65536. */
+    cr_assert_eq(statistics_of(pool).free_bytes, SIZE_BYTES - 128 - 131072);
+    cr_assert_eq(statistics_of(pool).n_blocks, 2);
+    cr_assert_eq(dragon_pool_free(pool, &small), 0);
+    cr_assert_eq(dragon_pool_free(pool, &large), 0);
+    cr_assert_eq(statistics_of(pool).free_bytes, SIZE_BYTES);
+    cr_assert_eq(statistics_of(pool).n_blocks, 0);
+}
+
+Test(pool, sweep_frees_what_a_holder_has)
+{
+    struct dragon_handle mine = alloc(100, HOLDER), given = alloc(100, HOLDER);
+
+    alloc(100000, HOLDER);
+    dragon_pool_hold(pool, &given, DRAGON_HOLDER_SHARED);
+    cr_assert_eq(dragon_pool_sweep(pool, HOLDER), 2);
+    cr_assert_eq(resolve(&mine), -EBADMSG);
+    cr_assert_eq(resolve(&given), 0);
+}
+
+Test(pool, prefault_commits_whole_chunks_up_to_its_size)
+{
+    cr_assert_eq(dragon_pool_prefault(pool, 65537), 0);
+    cr_assert_eq(statistics_of(pool).committed_bytes, 131072);
+    cr_assert_eq(dragon_pool_prefault(pool, 0), 0);
+    cr_assert_eq(statistics_of(pool).committed_bytes, 131072);
+    cr_assert_eq(dragon_pool_prefault(pool, 1000 * SIZE_BYTES), 0);
+    cr_assert_eq(statistics_of(pool).committed_bytes, SIZE_BYTES);
+}
+
+Test(pool, memory_is_committed_as_it_is_used)
+{
+    alloc(1, HOLDER);
+    cr_assert_eq(statistics_of(pool).committed_bytes, 65536);
+    alloc(65536, HOLDER);
+    cr_assert_eq(statistics_of(pool).committed_bytes, 2 * 65536);
+}
+
+Test(pool, a_limited_one_grows_to_its_limit_and_keeps_what_it_has)
+{
+    struct dragon_handle handle, first = alloc(65536, HOLDER), second = alloc(65536, HOLDER);
+
+    dragon_pool_limit(pool, 3 * 65536);
+    cr_assert_eq(statistics_of(pool).size_bytes, 3 * 65536);
+    cr_assert_eq(statistics_of(pool).free_bytes, 65536);
+    cr_assert_eq(dragon_pool_alloc(pool, 65537, HOLDER, &handle), DRAGON_POOL_FULL);
+    alloc(65536, HOLDER);
+    cr_assert_eq(dragon_pool_alloc(pool, 1, HOLDER, &handle), DRAGON_POOL_FULL);
+    cr_assert_eq(dragon_pool_free(pool, &second), 0);
+    dragon_pool_limit(pool, 65536);
+    cr_assert_eq(resolve(&first), 0);
+    cr_assert_eq(statistics_of(pool).free_bytes, 0);
+    cr_assert(dragon_pool_check(pool));
+}
+
+Test(pool, a_limit_above_its_size_is_none)
+{
+    dragon_pool_limit(pool, 100 * SIZE_BYTES);
+    cr_assert_eq(statistics_of(pool).size_bytes, SIZE_BYTES);
+}
+
+/* ---- several processes ---- */
+
+static int alloc_and_die(void *holder)
+{
+    struct dragon_handle handle;
+
+    for (int i = 0; i < 100; i++)
+        if (dragon_pool_alloc(pool, (uint64_t)(i * 100), *(uint32_t *)holder, &handle) != 0)
+            return 1;
+    kill(getpid(), SIGKILL);
+    return 2;
+}
+
+Test(pool, what_a_killed_process_held_can_be_swept)
+{
+    struct dragon_handle mine = alloc(100, HOLDER);
+    uint32_t holder = HOLDER + 9;
+
+    cr_assert_eq(child_result(child_start(alloc_and_die, &holder)), 256 + SIGKILL);
+    cr_assert_eq(statistics_of(pool).n_blocks, 101);
+    cr_assert_eq(dragon_pool_sweep(pool, holder), 100);
+    cr_assert_eq(resolve(&mine), 0);
+    cr_assert(dragon_pool_check(pool));
+}
+
+static int churn(void *seed)
+{
+    struct dragon_handle handles[50];
+
+    for (int round = 0; round < 200; round++) {
+        for (int i = 0; i < 50; i++)
+            if (dragon_pool_alloc(pool, (uint64_t)((round + i + *(int *)seed) % 60 * 97), HOLDER,
+                                  &handles[i]) != 0)
+                return 1;
+        for (int i = 0; i < 50; i++)
+            if (dragon_pool_free(pool, &handles[i]) != 0)
+                return 2;
+    }
+    return 0;
+}
+
+Test(pool, processes_that_use_it_at_once_do_not_disturb_each_other)
+{
+    pid_t children[3];
+    int seeds[3] = {1, 2, 3};
+
+    for (int i = 0; i < 3; i++)
+        children[i] = child_start(churn, &seeds[i]);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(child_result(children[i]), 0);
+    cr_assert_eq(statistics_of(pool).n_blocks, 0);
+    cr_assert_eq(statistics_of(pool).free_bytes, SIZE_BYTES);
+    cr_assert(dragon_pool_check(pool));
+}
