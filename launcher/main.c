@@ -9,7 +9,6 @@
 #include "interpreter.h"
 #include "node/node.h"
 #include "options.h"
-#include "streams.h"
 
 #define EXIT_USAGE 2
 
@@ -25,34 +24,28 @@ static int print_version(int detail)
     return 0;
 }
 
-/* A node that cannot open is no reason not to run a program that may never use it: the first use of
- * the runtime raises the error. */
-static struct dragon_node *open_node(const struct dragon_options *options)
+/* A child joins its node before anything else, so that it ends when the node's head does. All others
+ * open one when it is first needed. A node that cannot open is no reason not to run a program that may
+ * never use it: the first use of the runtime raises the error. */
+static void plan_node(const struct dragon_options *options)
 {
     const struct dragon_node_options node_options = {
         .attach_fd = options->attach_fd,
         .start_threads = true,
     };
-    struct dragon_streams streams;
-    struct dragon_node *node = NULL;
-    dragon_streams_hold(&streams);
-    if (dragon_node_open(&node_options, &node) < 0) {
-        node = NULL;
+    dragon_node_plan(&node_options);
+    if (options->attach_fd >= 0) {
+        dragon_node_current();
     }
-    if (streams.n_held > 0) {
-        dragon_node_current(); /* a thread opens the node: wait for its descriptors */
-    }
-    dragon_streams_release(&streams);
-    return node;
 }
 
 static int run_python(const struct dragon_options *options)
 {
-    struct dragon_node *node = options->has_runtime ? open_node(options) : NULL;
-    int status = dragon_interpreter_run(options);
-    if (node) {
-        dragon_node_close(node);
+    if (options->has_runtime) {
+        plan_node(options);
     }
+    int status = dragon_interpreter_run(options);
+    dragon_node_leave();
     return status;
 }
 

@@ -175,8 +175,10 @@ static bool is_full_for(const struct dragon_channel_shared *shared, uint64_t hea
 {
     if (head - tail >= shared->max_messages)
         return true;
-    return shared->max_bytes != DRAGON_CHANNEL_UNBOUNDED && head != tail &&
-           dragon_peek(&shared->bytes_in) - dragon_peek(&shared->bytes_out) >= shared->max_bytes;
+    /* Signed: deaths may have let one count run ahead of the other. */
+    return shared->max_bytes <= INT64_MAX && head != tail &&
+           (int64_t)(dragon_peek(&shared->bytes_in) - dragon_peek(&shared->bytes_out)) >=
+               (int64_t)shared->max_bytes;
 }
 
 bool dragon_channel_is_full(const struct dragon_channel *channel)
@@ -282,30 +284,51 @@ static void after_send(struct dragon_channel *channel)
 }
 
 /* A block travels as the channel's, so that it survives its sender: the tag is
- * set before the commit. */
-static void hand_over(struct dragon_channel *channel, const struct dragon_message *message)
+ * set before the commit, and set back if there is none. */
+static int hand_over(struct dragon_channel *channel, const struct dragon_message *message,
+                     uint32_t *before_out)
 {
     struct dragon_handle handle;
+
+    if (!dragon_message_has_block(message))
+        return 0;
+    handle = handle_in_pool(channel->object.pool, message->block_offset,
+                            message->block_generation);
+    return dragon_error_trace(dragon_pool_hold(channel->object.pool, &handle,
+                                               DRAGON_HOLDER_CHANNEL, before_out));
+}
+
+static void take_back(struct dragon_channel *channel, const struct dragon_message *message,
+                      uint32_t before)
+{
+    struct dragon_handle handle;
+    uint32_t unused;
 
     if (!dragon_message_has_block(message))
         return;
     handle = handle_in_pool(channel->object.pool, message->block_offset,
                             message->block_generation);
-    dragon_pool_hold(channel->object.pool, &handle, DRAGON_HOLDER_CHANNEL);
+    (void)dragon_pool_hold(channel->object.pool, &handle, before, &unused);
 }
 
 int dragon_channel_try_send(struct dragon_channel *channel, const struct dragon_message *message)
 {
-    int r = try_lock(&channel->shared->send_lock);
+    uint32_t before = 0;
+    int r;
 
     dragon_check(message->size_bytes <= DRAGON_MESSAGE_INLINE_BYTES);
-    if (r != 0)
+    r = hand_over(channel, message, &before);
+    if (r < 0)
         return dragon_error_trace(r);
-    hand_over(channel, message);
-    r = push_locked(channel, message);
-    dragon_mutex_unlock(&channel->shared->send_lock);
+    r = try_lock(&channel->shared->send_lock);
+    if (r == 0) {
+        r = push_locked(channel, message);
+        dragon_mutex_unlock(&channel->shared->send_lock);
+    }
     if (r == 0)
         after_send(channel);
+    else
+        take_back(channel, message, before);
     return dragon_error_trace(r);
 }
 
@@ -344,12 +367,11 @@ static int wait_for_room(struct dragon_channel *channel, int64_t deadline_ns)
     return r < 0 ? dragon_error_trace(r) : 0;
 }
 
-int dragon_channel_send(struct dragon_channel *channel, const struct dragon_message *message,
-                        int64_t deadline_ns)
+static int send_until(struct dragon_channel *channel, const struct dragon_message *message,
+                      int64_t deadline_ns)
 {
     int r;
 
-    hand_over(channel, message);
     for (;;) {
         r = send_once(channel, message);
         if (r != DRAGON_CHANNEL_FULL || dragon_deadline_passed(deadline_ns))
@@ -358,6 +380,20 @@ int dragon_channel_send(struct dragon_channel *channel, const struct dragon_mess
         if (r != 0)
             return dragon_error_trace(r);
     }
+}
+
+int dragon_channel_send(struct dragon_channel *channel, const struct dragon_message *message,
+                        int64_t deadline_ns)
+{
+    uint32_t before = 0;
+    int r = hand_over(channel, message, &before);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    r = send_until(channel, message, deadline_ns);
+    if (r != 0)
+        take_back(channel, message, before);
+    return dragon_error_trace(r);
 }
 
 /* ---- receiving ---- */

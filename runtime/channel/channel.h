@@ -48,7 +48,8 @@ enum dragon_channel_outcome {
 
 struct dragon_channel_options {
     uint64_t max_messages; /* at least 1, or DRAGON_CHANNEL_UNBOUNDED */
-    uint64_t max_bytes;    /* of payload on the way; one message may exceed it */
+    uint64_t max_bytes;    /* of payload on the way, above INT64_MAX: no limit; one message
+                              may exceed it */
 };
 
 /* In the pool. */

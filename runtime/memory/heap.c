@@ -4,7 +4,6 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "memory/pool.h"
-#include "os/os.h"
 
 #include <errno.h>
 #include <string.h>
@@ -189,16 +188,24 @@ static int commit_locked(struct dragon_heap *heap, uint32_t n_wanted)
     if (n_wanted <= n_now)
         return 0;
     from = DRAGON_HEAP_HEADER_BYTES + n_now * sizeof(struct dragon_heap_chunk);
-    r = dragon_os_commit(heap->segment->fd, from,
+    r = dragon_segment_commit(heap->segment, from,
                          (n_wanted - n_now) * sizeof(struct dragon_heap_chunk));
     if (r < 0)
         return dragon_error_trace(r);
-    r = dragon_os_commit(heap->segment->fd, offset_of(heap, chunk_data(heap, n_now)),
+    r = dragon_segment_commit(heap->segment, offset_of(heap, chunk_data(heap, n_now)),
                          (n_wanted - n_now) * DRAGON_HEAP_CHUNK_BYTES);
     if (r < 0)
         return dragon_error_trace(r);
     dragon_publish(&header->n_committed, n_wanted); /* pairs with locate */
     return 0;
+}
+
+/* Never 0, which stands for no block where blocks are optional. */
+static uint32_t next_generation_locked(struct dragon_heap *heap)
+{
+    if (++heap->header->last_generation == 0)
+        heap->header->last_generation = 1;
+    return heap->header->last_generation;
 }
 
 /* ---- runs of chunks ---- */
@@ -260,8 +267,13 @@ static int take_chunks_locked(struct dragon_heap *heap, uint32_t n, uint32_t *fi
             return DRAGON_POOL_FULL;
     }
     r = commit_locked(heap, first + n);
-    if (r < 0)
-        return dragon_error_trace(r);
+    if (r < 0) {
+        /* No more memory: what lies in freed runs may still do. */
+        flush_cached_runs_locked(heap);
+        if (!find_free_chunks(heap, n, &first) ||
+            first + n > dragon_peek(&heap->header->n_committed))
+            return dragon_error_trace(r);
+    }
     if (first + n > heap->header->n_used)
         heap->header->n_used = first + n;
     *first_out = first;
@@ -318,7 +330,7 @@ static int alloc_run_locked(struct dragon_heap *heap, uint64_t size_bytes, uint3
     }
     chunk = &heap->chunks[first];
     chunk->size_bytes = size_bytes;
-    dragon_publish(&chunk->generation, ++heap->header->last_generation);
+    dragon_publish(&chunk->generation, next_generation_locked(heap));
     dragon_publish(&chunk->holder, holder);
     heap->header->used_bytes += chunk->n_chunks * DRAGON_HEAP_CHUNK_BYTES;
     heap->header->n_blocks++;
@@ -415,7 +427,7 @@ static int alloc_small_locked(struct dragon_heap *heap, uint64_t size_bytes, uin
     block = chunk->free_head - 1;
     tag = &chunk_tags(heap, index)[block];
     tag->size_bytes = (uint32_t)size_bytes;
-    dragon_publish(&tag->generation, ++heap->header->last_generation);
+    dragon_publish(&tag->generation, next_generation_locked(heap));
     DRAGON_TEST_POINT("heap-before-holder-store");
     dragon_publish(&tag->holder, holder);
     DRAGON_TEST_POINT("heap-after-holder-store");
@@ -493,7 +505,6 @@ static void rebuild_locked(struct dragon_heap *heap)
     header->scan_from = 0;
     header->used_bytes = 0;
     header->n_blocks = 0;
-    header->last_generation += 2; /* one may have been given out and not noted */
     memset(header->cached_runs, 0, sizeof header->cached_runs);
     for (int i = 0; i < DRAGON_HEAP_MAX_CLASSES; i++)
         header->partial[i] = DRAGON_HEAP_NO_CHUNK;
@@ -556,7 +567,7 @@ int dragon_heap_init(struct dragon_heap *heap, struct dragon_segment *segment, u
     int r;
 
     _Static_assert(DRAGON_HEAP_MAX_CLASSES > 4 + (13 - 8 + 1) * 4 - 1, "a class for 16384");
-    r = dragon_os_commit(segment->fd, 0, DRAGON_HEAP_HEADER_BYTES);
+    r = dragon_segment_commit(segment, 0, DRAGON_HEAP_HEADER_BYTES);
     if (r < 0)
         return dragon_error_trace(r);
     attach(heap, segment, largest_n_chunks(segment->size_bytes));
@@ -591,9 +602,12 @@ int dragon_heap_open(struct dragon_heap *heap, struct dragon_segment *segment)
 int dragon_heap_alloc(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
                       uint64_t *offset_out, uint32_t *generation_out)
 {
-    int r = lock(heap);
+    int r;
 
     dragon_check(holder != DRAGON_HOLDER_NONE);
+    if (size_bytes > heap->n_chunks * DRAGON_HEAP_CHUNK_BYTES)
+        return DRAGON_POOL_FULL;
+    r = lock(heap);
     if (r < 0)
         return dragon_error_trace(r);
     if (size_bytes <= LARGEST_SMALL_BLOCK)
@@ -664,13 +678,26 @@ int dragon_heap_find(struct dragon_heap *heap, uint64_t offset, uint32_t *genera
     return dragon_error_trace(size_at(heap, &place, size_bytes_out));
 }
 
-void dragon_heap_hold(struct dragon_heap *heap, uint64_t offset, uint32_t holder)
+int dragon_heap_hold(struct dragon_heap *heap, uint64_t offset, uint32_t generation,
+                     uint32_t holder, uint32_t *before_out)
 {
     struct place place = {0};
+    _Atomic uint32_t *tag;
+    uint32_t before;
+    int r;
 
     dragon_check(holder != DRAGON_HOLDER_NONE);
-    if (locate(heap, offset, &place) == 0)
-        dragon_publish(holder_at(heap, &place), holder);
+    r = locate_live(heap, offset, generation, &place);
+    if (r < 0)
+        return dragon_error_trace(r);
+    tag = holder_at(heap, &place);
+    before = dragon_observe(tag);
+    do {
+        if (before == DRAGON_HOLDER_NONE) /* freed since we looked */
+            return dragon_error_origin(-EBADMSG);
+    } while (!dragon_replace(tag, &before, holder));
+    *before_out = before;
+    return 0;
 }
 
 uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder)

@@ -125,7 +125,8 @@ int dragon_heap_resolve(struct dragon_heap *heap, uint64_t offset, uint32_t gene
                         uint64_t *size_bytes_out);
 int dragon_heap_find(struct dragon_heap *heap, uint64_t offset, uint32_t *generation_out,
                      uint64_t *size_bytes_out);
-void dragon_heap_hold(struct dragon_heap *heap, uint64_t offset, uint32_t holder);
+int dragon_heap_hold(struct dragon_heap *heap, uint64_t offset, uint32_t generation,
+                     uint32_t holder, uint32_t *before_out);
 uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder);
 int dragon_heap_commit(struct dragon_heap *heap, uint32_t n_chunks);
 void dragon_heap_usage(struct dragon_heap *heap, uint64_t *used_bytes_out, uint64_t *n_blocks_out);

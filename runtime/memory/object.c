@@ -22,6 +22,8 @@ int dragon_object_create(struct dragon_pool *pool, uint32_t kind, uint64_t size_
     struct dragon_handle handle;
     int r;
 
+    if (size_bytes > UINT64_MAX - sizeof *header)
+        return DRAGON_POOL_FULL;
     r = dragon_pool_alloc(pool, sizeof *header + size_bytes, DRAGON_HOLDER_SHARED, &handle);
     if (r != 0)
         return dragon_error_trace(r);

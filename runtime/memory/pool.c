@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define NAME_MAX_BYTES 255
+#define LARGEST_POOL_BYTES (UINT64_C(1) << 46) /* chunk numbers are 32 bits, addresses 47 */
 
 struct dragon_pool {
     struct dragon_segment segment;
@@ -19,6 +20,11 @@ struct dragon_pool {
 };
 
 /* ---- lifetime ---- */
+
+static bool is_good_size(uint64_t size_bytes)
+{
+    return size_bytes > 0 && size_bytes <= LARGEST_POOL_BYTES;
+}
 
 static int finish_create(struct dragon_pool *pool, uint64_t node, uint32_t number,
                          struct dragon_pool **pool_out)
@@ -37,9 +43,12 @@ static int finish_create(struct dragon_pool *pool, uint64_t node, uint32_t numbe
 int dragon_pool_create_managed(uint64_t size_bytes, uint64_t node, uint32_t number,
                                struct dragon_pool **pool_out)
 {
-    struct dragon_pool *pool = calloc(1, sizeof *pool);
+    struct dragon_pool *pool;
     int r;
 
+    if (!is_good_size(size_bytes))
+        return dragon_error_origin(-EINVAL);
+    pool = calloc(1, sizeof *pool);
     if (!pool)
         return dragon_error_origin(-ENOMEM);
     r = dragon_segment_create_anonymous(&pool->segment, "dragon-pool",
@@ -62,7 +71,7 @@ int dragon_pool_create_named(const char *name, uint64_t size_bytes, uint64_t nod
     struct dragon_pool *pool;
     int r;
 
-    if (!is_good_name(name) || size_bytes == 0)
+    if (!is_good_name(name) || !is_good_size(size_bytes))
         return dragon_error_origin(-EINVAL);
     if (strlen(name) > NAME_MAX_BYTES)
         return dragon_error_origin(-ENAMETOOLONG);
@@ -170,10 +179,15 @@ int dragon_pool_free(struct dragon_pool *pool, const struct dragon_handle *handl
     return dragon_error_trace(dragon_heap_free(&pool->heap, handle->offset, handle->generation));
 }
 
-void dragon_pool_hold(struct dragon_pool *pool, const struct dragon_handle *handle,
-                      uint32_t holder)
+int dragon_pool_hold(struct dragon_pool *pool, const struct dragon_handle *handle, uint32_t holder,
+                     uint32_t *before_out)
 {
-    dragon_heap_hold(&pool->heap, handle->offset, holder);
+    int r = is_of_pool(pool, handle);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    return dragon_error_trace(dragon_heap_hold(&pool->heap, handle->offset, handle->generation,
+                                               holder, before_out));
 }
 
 int dragon_pool_resolve(struct dragon_pool *pool, const struct dragon_handle *handle,

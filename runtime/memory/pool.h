@@ -39,7 +39,8 @@ enum dragon_pool_outcome {
 /* ---- lifetime ---- */
 
 /* A pool without a name that may grow to size_bytes (at least 64 KiB; rounded
- * up to 64 KiB). node and pool go into the handles of its blocks. */
+ * up to 64 KiB). node and pool go into the handles of its blocks. -EINVAL: a
+ * size of 0, or more than fits. */
 int dragon_pool_create_managed(uint64_t size_bytes, uint64_t node, uint32_t number,
                                struct dragon_pool **pool_out);
 
@@ -71,9 +72,10 @@ int dragon_pool_alloc(struct dragon_pool *pool, uint64_t size_bytes, uint32_t ho
 /* Give a block back. -EBADMSG: not (any more) a block of this pool. */
 int dragon_pool_free(struct dragon_pool *pool, const struct dragon_handle *handle);
 
-/* Make holder the holder of a block of the caller. */
-void dragon_pool_hold(struct dragon_pool *pool, const struct dragon_handle *handle,
-                      uint32_t holder);
+/* Make holder the holder of a live block. before_out: who held it. -EBADMSG: not
+ * (any more) a block of this pool. */
+int dragon_pool_hold(struct dragon_pool *pool, const struct dragon_handle *handle, uint32_t holder,
+                     uint32_t *before_out);
 
 /* Address and size of a live block. Validates every field: handles come from
  * other processes. -EBADMSG: not a live block of this pool. The address holds

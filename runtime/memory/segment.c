@@ -7,16 +7,24 @@
 
 #define SMALLEST_BYTES 4096
 
-static int map_segment(struct dragon_segment *segment, int fd, uint64_t size_bytes)
+/* fd: consumed, also on failure. */
+static int map_segment(struct dragon_segment *segment, int fd)
 {
+    struct dragon_os_file file;
     void *base;
-    int r = dragon_os_map(fd, size_bytes, &base);
+    int r;
 
+    fd = dragon_os_move_high(fd);
+    r = dragon_os_file_of(fd, &file);
+    if (r == 0 && file.size_bytes < SMALLEST_BYTES)
+        r = dragon_error_origin(-EBADMSG);
+    if (r == 0)
+        r = dragon_os_map(fd, file.size_bytes, &base);
     if (r < 0) {
         dragon_os_close(fd);
         return dragon_error_trace(r);
     }
-    *segment = (struct dragon_segment){.fd = fd, .size_bytes = size_bytes, .base = base};
+    *segment = (struct dragon_segment){fd, file.size_bytes, base, file.device, file.inode};
     return 0;
 }
 
@@ -28,7 +36,7 @@ int dragon_segment_create_anonymous(struct dragon_segment *segment, const char *
 
     if (r < 0)
         return dragon_error_trace(r);
-    return dragon_error_trace(map_segment(segment, fd, size_bytes));
+    return dragon_error_trace(map_segment(segment, fd));
 }
 
 int dragon_segment_create_named(struct dragon_segment *segment, const char *name,
@@ -39,7 +47,7 @@ int dragon_segment_create_named(struct dragon_segment *segment, const char *name
 
     if (r < 0)
         return dragon_error_trace(r);
-    r = map_segment(segment, fd, size_bytes);
+    r = map_segment(segment, fd);
     if (r < 0)
         dragon_os_shm_unlink(name);
     return dragon_error_trace(r);
@@ -47,19 +55,7 @@ int dragon_segment_create_named(struct dragon_segment *segment, const char *name
 
 int dragon_segment_open_fd(struct dragon_segment *segment, int fd)
 {
-    uint64_t size_bytes;
-    int r;
-
-    dragon_os_close_on_exec(fd);
-    r = dragon_os_file_size(fd, &size_bytes);
-
-    if (r == 0 && size_bytes < SMALLEST_BYTES)
-        r = dragon_error_origin(-EBADMSG);
-    if (r < 0) {
-        dragon_os_close(fd);
-        return dragon_error_trace(r);
-    }
-    return dragon_error_trace(map_segment(segment, fd, size_bytes));
+    return dragon_error_trace(map_segment(segment, fd));
 }
 
 int dragon_segment_open_named(struct dragon_segment *segment, const char *name)
@@ -70,6 +66,16 @@ int dragon_segment_open_named(struct dragon_segment *segment, const char *name)
     if (r < 0)
         return dragon_error_trace(r);
     return dragon_error_trace(dragon_segment_open_fd(segment, fd));
+}
+
+int dragon_segment_commit(struct dragon_segment *segment, uint64_t offset, uint64_t size_bytes)
+{
+    struct dragon_os_file file;
+    int r = dragon_os_file_of(segment->fd, &file);
+
+    if (r < 0 || file.device != segment->device || file.inode != segment->inode)
+        return dragon_error_origin(-EBADF);
+    return dragon_error_trace(dragon_os_commit(segment->fd, offset, size_bytes));
 }
 
 void dragon_segment_close(struct dragon_segment *segment)

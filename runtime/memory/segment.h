@@ -8,9 +8,11 @@
 #include <stdint.h>
 
 struct dragon_segment {
-    int fd;              /* close-on-exec, owned */
+    int fd;              /* close-on-exec, owned, at a high number */
     uint64_t size_bytes; /* of the mapping; pages appear as they are committed */
     unsigned char *base;
+    uint64_t device; /* of the file: the program may close our fd and */
+    uint64_t inode;  /* get its number for a file of its own */
 };
 
 /* A new anonymous segment of size_bytes (nothing is committed yet). */
@@ -25,6 +27,10 @@ int dragon_segment_create_named(struct dragon_segment *segment, const char *name
  * this user, or shorter than a page. */
 int dragon_segment_open_fd(struct dragon_segment *segment, int fd);
 int dragon_segment_open_named(struct dragon_segment *segment, const char *name);
+
+/* Make sure that a range has memory behind it. As dragon_os_commit; -EBADF if
+ * the program has closed the file. */
+int dragon_segment_commit(struct dragon_segment *segment, uint64_t offset, uint64_t size_bytes);
 
 /* Unmap and close. Others keep it. */
 void dragon_segment_close(struct dragon_segment *segment);

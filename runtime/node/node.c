@@ -29,8 +29,13 @@ struct root {
 _Static_assert(sizeof(struct root) <= DRAGON_POOL_ROOT_BYTES, "fits the root");
 _Static_assert(offsetof(struct root, table) % 64 == 0, "the table's alignment");
 
-/* The one global of the runtime: the node that this process belongs to. */
-static struct dragon_node *current;
+/* The globals of the runtime: the node that this process belongs to, and how to
+ * open it. The mutex guards the step from one to the other. */
+static struct dragon_node *_Atomic current;
+static struct dragon_node_options planned;
+static bool is_planned;
+static int begin_error;
+static pthread_mutex_t begin_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 static void wait_until_opened(struct dragon_node *node)
 {
@@ -42,10 +47,31 @@ static void wait_until_opened(struct dragon_node *node)
     }
 }
 
+void dragon_node_plan(const struct dragon_node_options *options)
+{
+    planned = *options;
+    is_planned = true;
+}
+
+void dragon_node_begin(void)
+{
+    struct dragon_node *node;
+
+    if (dragon_observe(&current))
+        return;
+    pthread_mutex_lock(&begin_mutex);
+    if (is_planned && !dragon_observe(&current))
+        begin_error = dragon_node_open(&planned, &node);
+    is_planned = false;
+    pthread_mutex_unlock(&begin_mutex);
+}
+
 struct dragon_node *dragon_node_current(void)
 {
-    struct dragon_node *node = current;
+    struct dragon_node *node;
 
+    dragon_node_begin();
+    node = dragon_observe(&current);
     if (!node)
         return NULL;
     wait_until_opened(node);
@@ -54,10 +80,10 @@ struct dragon_node *dragon_node_current(void)
 
 int dragon_node_error(void)
 {
-    struct dragon_node *node = current;
+    struct dragon_node *node = dragon_observe(&current);
 
     if (!node)
-        return 0;
+        return begin_error;
     wait_until_opened(node);
     return node->error;
 }
@@ -67,8 +93,10 @@ int dragon_node_error(void)
 /* A fork in the middle of the opening would copy half a node. */
 static void before_fork(void)
 {
-    if (current)
-        wait_until_opened(current);
+    struct dragon_node *node = dragon_observe(&current);
+
+    if (node)
+        wait_until_opened(node);
 }
 
 /* The copy has the memory but not the threads; what is its parent's is not its
@@ -76,8 +104,9 @@ static void before_fork(void)
  * copy, so the locks are made anew. */
 static void after_fork_in_child(void)
 {
-    struct dragon_node *node = current;
+    struct dragon_node *node = dragon_observe(&current);
 
+    pthread_mutex_init(&begin_mutex, NULL);
     if (!node || dragon_observe(&node->state) != DRAGON_NODE_OPEN)
         return;
     pthread_mutex_init(&node->mutex, NULL);
@@ -151,25 +180,39 @@ static int create_node(struct dragon_node *node)
     return 0;
 }
 
-/* The head says when it started before anybody joins, and not earlier: most
+static int say_when_head_started(struct dragon_node *node)
+{
+    struct root *root = dragon_pool_root(node->pool);
+    uint64_t ticks;
+    int r;
+
+    if (root->head_start_ticks != 0)
+        return 0;
+    r = dragon_os_start_time(node->head_pid, &ticks);
+    if (r == 0)
+        root->head_start_ticks = ticks;
+    return dragon_error_trace(r);
+}
+
+/* Processes say when they started before anybody joins, and not earlier: most
  * programs never start a process, and the answer costs a read of /proc. */
 int dragon_node_invite(struct dragon_node *node)
 {
-    struct root *root = dragon_pool_root(node->pool);
     struct dragon_table_slot *slot;
     uint32_t holder;
-    int r;
+    int r = say_when_head_started(node);
 
-    if (!node->is_head || root->head_start_ticks != 0)
-        return 0;
-    r = dragon_os_start_time(node->head_pid, &node->start_ticks);
     if (r == 0)
         r = dragon_node_holder(node, &holder);
     if (r < 0)
         return dragon_error_trace(r);
     slot = dragon_table_claimed(&node->table, holder - DRAGON_HOLDER_FIRST_SLOT);
-    dragon_poke(&slot->start_ticks, node->start_ticks);
-    root->head_start_ticks = node->start_ticks;
+    if (dragon_peek(&slot->start_ticks) == 0) {
+        r = dragon_os_start_time(dragon_os_pid(), &node->start_ticks);
+        if (r < 0)
+            return dragon_error_trace(r);
+        dragon_poke(&slot->start_ticks, node->start_ticks);
+    }
     return 0;
 }
 
@@ -226,6 +269,7 @@ static int fill(struct dragon_node *node)
     int r;
 
     r = dragon_os_epoll_create(&node->epoll_fd);
+    node->epoll_fd = r == 0 ? dragon_os_move_high(node->epoll_fd) : -1;
     if (r < 0) {
         dragon_os_close(attach_fd);
         return dragon_error_trace(r);
@@ -234,11 +278,10 @@ static int fill(struct dragon_node *node)
     if (r < 0)
         goto close_epoll;
     r = dragon_node_holder(node, &holder);
-    if (r == 0 && node->options.start_threads)
-        r = start_threads(node);
     if (r < 0)
         goto close_pool;
-    return 0;
+    /* From the first thread on, what it uses stays, whatever happens. */
+    return node->options.start_threads ? dragon_error_trace(start_threads(node)) : 0;
 
 close_pool:
     dragon_pool_close(node->pool);
@@ -289,18 +332,19 @@ static int begin_open(struct dragon_node *node)
 
 int dragon_node_open(const struct dragon_node_options *options, struct dragon_node **node_out)
 {
-    struct dragon_node *node = current ? NULL : new_node(options);
+    bool is_busy = dragon_observe(&current) != NULL;
+    struct dragon_node *node = is_busy ? NULL : new_node(options);
     int r;
 
     if (!node) {
         dragon_os_close(options->attach_fd);
-        return dragon_error_origin(current ? -EBUSY : -ENOMEM);
+        return dragon_error_origin(is_busy ? -EBUSY : -ENOMEM);
     }
     register_fork_handler();
-    current = node;
+    dragon_publish(&current, node);
     r = begin_open(node);
     if (r < 0) {
-        current = NULL;
+        dragon_publish(&current, NULL);
         free(node);
         return dragon_error_trace(r);
     }
@@ -308,8 +352,9 @@ int dragon_node_open(const struct dragon_node_options *options, struct dragon_no
     return 0;
 }
 
-void dragon_node_close(struct dragon_node *node)
+void dragon_node_leave(void)
 {
+    struct dragon_node *node = dragon_observe(&current);
     struct dragon_table_slot *slot;
     uint32_t index;
 
@@ -326,7 +371,7 @@ void dragon_node_close(struct dragon_node *node)
         dragon_table_release(&node->table, index);
         dragon_publish(&node->slot, DRAGON_NODE_NO_SLOT);
     }
-    current = NULL;
+    dragon_publish(&current, NULL);
 }
 
 /* ---- use ---- */
@@ -394,12 +439,14 @@ static int watch(struct dragon_node *node, int32_t pid, enum dragon_node_watched
         r = dragon_os_epoll_create(&node->epoll_fd);
         if (r < 0)
             return dragon_error_trace(r);
+        node->epoll_fd = dragon_os_move_high(node->epoll_fd);
     }
     r = dragon_node_start_watch_thread(node);
     if (r == 0)
         r = dragon_os_pidfd_open(pid, &fd);
     if (r < 0)
         return dragon_error_trace(r);
+    fd = dragon_os_move_high(fd);
     r = dragon_os_epoll_add(node->epoll_fd, fd,
                             (uint64_t)fd << 32 | (uint64_t)pid << 1 | (uint64_t)what);
     if (r < 0)

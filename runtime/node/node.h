@@ -5,7 +5,8 @@
  * part in it: the default pool, the table of processes, this process's slot,
  * the runtime threads.
  *
- * The first process of a program opens a new node and is its head; children
+ * The first process of a program opens a new node, when it first needs one, and
+ * is its head; children
  * that it or its descendants start join it through the inherited file of the
  * default pool. When the head ends, so do they all.
  *
@@ -17,8 +18,9 @@
  *                     descriptors of its pollers readable
  *   dragon/watch      the supervisor: a pidfd for each child that was started
  *                     here, and for the head and a parent to follow
- * The head has all three from the start; other processes have dragon/watch,
- * and the others from the first operation that needs them.
+ * The head has all three as soon as it has a node; other processes have
+ * dragon/watch and dragon/memory, and the third from the first operation that
+ * needs it.
  *
  * A process that was forked (os.fork, start method "fork") shares the node's
  * memory, has none of the threads until it needs them, and takes a slot of its
@@ -47,13 +49,21 @@ struct dragon_node_options {
  * Without threads also what dragon_node_error tells. */
 int dragon_node_open(const struct dragon_node_options *options, struct dragon_node **node_out);
 
-/* Leave the node: this process ends cleanly. Blocks that it holds are freed.
- * Its objects must not be used after this. NULL is fine. */
-void dragon_node_close(struct dragon_node *node);
+/* Say how to open this process's node when it is first needed. Nothing is done
+ * yet: a program that needs no node has no thread and no descriptor of ours. */
+void dragon_node_plan(const struct dragon_node_options *options);
 
-/* The node of this process, or NULL: it has none, or it could not be opened.
- * Waits for an opening that is under way. Borrowed. */
+/* Begin to open the planned node, if that has not been done: it will be needed
+ * soon. Does not wait. */
+void dragon_node_begin(void);
+
+/* The node of this process; opens the planned one and waits for it. NULL: none
+ * is planned, or it could not be opened. Borrowed. */
 struct dragon_node *dragon_node_current(void);
+
+/* Leave the node: this process ends cleanly. Blocks that it holds are freed.
+ * Its objects must not be used after this. */
+void dragon_node_leave(void);
 
 /* Why there is no node although one was to be opened. 0: none was. -EBADMSG:
  * attach_fd is no pool of a node. -ESRCH: its head has ended. -ENOMEM, ... */

@@ -116,12 +116,15 @@ static void *channels_thread(void *argument)
 static void child_ended(struct dragon_node *node, int32_t pid)
 {
     struct dragon_table_slot *slot;
-    uint32_t index, alive = DRAGON_TABLE_ALIVE;
+    uint32_t index, state;
 
     if (!dragon_table_find(&node->table, pid, &index))
         return;
     slot = dragon_table_claimed(&node->table, index);
-    if (!dragon_replace(&slot->state, &alive, DRAGON_TABLE_DEAD))
+    state = dragon_observe(&slot->state);
+    if (state != DRAGON_TABLE_ALIVE && state != DRAGON_TABLE_ENDING)
+        return;
+    if (!dragon_replace(&slot->state, &state, DRAGON_TABLE_DEAD))
         return;
     (void)dragon_node_start_memory_thread(node);
     dragon_node_request(node, DRAGON_NODE_SWEEP);

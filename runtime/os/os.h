@@ -24,9 +24,14 @@ int dragon_os_memfd(const char *name, uint64_t size_bytes, int *fd_out);
 int dragon_os_shm_open(const char *name, bool create, uint64_t size_bytes, int *fd_out);
 int dragon_os_shm_unlink(const char *name);
 
-/* Size of the file behind fd; and a check that it cannot shrink under us:
- * -EBADMSG if it is neither a memfd of ours nor a POSIX shared-memory file. */
-int dragon_os_file_size(int fd, uint64_t *size_bytes_out);
+struct dragon_os_file {
+    uint64_t size_bytes;
+    uint64_t device;
+    uint64_t inode;
+};
+
+/* What is behind fd. -EBADMSG if that is no regular file of this user. */
+int dragon_os_file_of(int fd, struct dragon_os_file *file_out);
 
 /* Map the whole file, readable and writable, shared. */
 int dragon_os_map(int fd, uint64_t size_bytes, void **base_out);
@@ -109,8 +114,10 @@ void dragon_os_epoll_remove(int epoll_fd, int fd);
  * 0 at the deadline. */
 int dragon_os_epoll_wait(int epoll_fd, uint64_t *tags_out, int max, int64_t deadline_ns);
 
-/* Not to be inherited through exec. */
-void dragon_os_close_on_exec(int fd);
+/* The same file at a number that programs do not count on: out of the way of
+ * those who expect the lowest free one. close-on-exec; fd itself is closed.
+ * Where there is no room up there, fd stays. */
+int dragon_os_move_high(int fd);
 
 void dragon_os_close(int fd);
 

@@ -41,10 +41,10 @@ PyObject *dragon_py_block_new(struct dragon_py_state *state, struct dragon_pool 
 
 void dragon_py_block_before_fork(void)
 {
-    for (struct block *b = first_block; b; b = b->next) {
-        b->is_pinned = true;
-        dragon_pool_hold(b->pool, &b->handle, DRAGON_HOLDER_RUNTIME);
-    }
+    uint32_t before;
+
+    for (struct block *b = first_block; b; b = b->next)
+        b->is_pinned = dragon_pool_hold(b->pool, &b->handle, DRAGON_HOLDER_RUNTIME, &before) == 0;
 }
 
 static void block_dealloc(struct block *self)

@@ -777,8 +777,12 @@ static PyObject *decode_with_buffers(struct dragon_py_state *state, struct drago
                                      uint32_t holder, const struct payload *payload)
 {
     PyObject *block, *result;
+    uint32_t before;
+    int r;
 
-    dragon_pool_hold(pool, &payload->handle, holder);
+    r = dragon_pool_hold(pool, &payload->handle, holder, &before);
+    if (r < 0)
+        return dragon_py_raise(state, r, "get");
     block = dragon_py_block_new(state, pool, &payload->handle, (void *)(uintptr_t)payload->bytes,
                                 payload->n);
     if (!block)

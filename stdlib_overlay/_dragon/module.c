@@ -87,6 +87,15 @@ static PyObject *has_node(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unuse
     return PyBool_FromLong(dragon_node_current() != NULL);
 }
 
+PyDoc_STRVAR(begin_doc, "begin()\n--\n\nThe node will be needed soon: begin to open it. Does not "
+                        "wait.");
+
+static PyObject *begin(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    dragon_node_begin();
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(node_fd_doc, "node_fd()\n--\n\n"
                           "The descriptor of the default pool: what a child needs to join.");
 
@@ -158,6 +167,7 @@ static PyObject *pool_statistics(PyObject *Py_UNUSED(module), PyObject *Py_UNUSE
 }
 
 static PyMethodDef module_functions[] = {
+    {"begin", begin, METH_NOARGS, begin_doc},
     {"has_node", has_node, METH_NOARGS, has_node_doc},
     {"node_fd", node_fd, METH_NOARGS, node_fd_doc},
     {"watch_child", watch_child, METH_O, watch_child_doc},

@@ -223,26 +223,46 @@ static void update_poller(struct queue *self)
 
 /* ---- put ---- */
 
+/* How long to be in the runtime before signals are looked for: one that arrives
+ * just before a sleep interrupts nothing. */
+static int64_t until_next_look(int64_t deadline_ns)
+{
+    int64_t look_ns = dragon_deadline_after_ns(DRAGON_EVENTCOUNT_PARK_NS);
+
+    return dragon_deadline_earlier(deadline_ns, look_ns);
+}
+
+/* After a wait without the GIL: true if it is to go on. *r becomes -1 if a
+ * signal handler raised. outcome: what means that time is up. */
+static bool goes_on(int *r, int outcome, int64_t deadline_ns)
+{
+    if (*r != DRAGON_CHANNEL_INTERRUPTED && *r != outcome)
+        return false;
+    if (PyErr_CheckSignals() < 0) {
+        *r = -1;
+        return false;
+    }
+    return *r == DRAGON_CHANNEL_INTERRUPTED || !dragon_deadline_passed(deadline_ns);
+}
+
 /* 0, DRAGON_CHANNEL_FULL, or -1 with an exception. */
 static int send_message(struct queue *self, const struct dragon_message *message,
                         int64_t deadline_ns)
 {
     int r = dragon_channel_try_send(&self->channel, message);
 
-    while (r == DRAGON_CHANNEL_BUSY || r == DRAGON_CHANNEL_INTERRUPTED ||
-           (r == DRAGON_CHANNEL_FULL && deadline_ns != DRAGON_AT_ONCE)) {
-        if (r == DRAGON_CHANNEL_INTERRUPTED && PyErr_CheckSignals() < 0)
-            return -1;
-        Py_BEGIN_ALLOW_THREADS
-        r = dragon_channel_send(&self->channel, message, deadline_ns);
-        Py_END_ALLOW_THREADS
-        if (r == DRAGON_CHANNEL_FULL)
-            break;
+    if (r == DRAGON_CHANNEL_BUSY ||
+        (r == DRAGON_CHANNEL_FULL && deadline_ns != DRAGON_AT_ONCE)) {
+        do {
+            Py_BEGIN_ALLOW_THREADS
+            r = dragon_channel_send(&self->channel, message, until_next_look(deadline_ns));
+            Py_END_ALLOW_THREADS
+        } while (goes_on(&r, DRAGON_CHANNEL_FULL, deadline_ns));
     }
     update_poller(self);
     if (r == DRAGON_CHANNEL_POOL_FULL)
         dragon_py_raise_pool_full(state_of(self), self->base.object.pool, 0, "put");
-    else if (r < 0)
+    else if (r < 0 && !PyErr_Occurred())
         dragon_py_raise(state_of(self), r, "put");
     return r == 0 || r == DRAGON_CHANNEL_FULL ? r : -1;
 }
@@ -250,7 +270,7 @@ static int send_message(struct queue *self, const struct dragon_message *message
 /* As CPython's feeder thread does: the hook learns of it, put does not raise. */
 static PyObject *report_pickling_failure(struct queue *self, PyObject *object)
 {
-    PyObject *type, *error, *traceback, *result = NULL;
+    PyObject *type, *error, *traceback, *handled, *result = NULL;
 
     if (!PyErr_ExceptionMatches(PyExc_Exception))
         return NULL;
@@ -258,7 +278,12 @@ static PyObject *report_pickling_failure(struct queue *self, PyObject *object)
     PyErr_NormalizeException(&type, &error, &traceback);
     if (traceback)
         PyException_SetTraceback(error, traceback);
+    /* The hook prints what is being handled. */
+    handled = PyErr_GetHandledException();
+    PyErr_SetHandledException(error);
     result = PyObject_CallMethod((PyObject *)self, "_on_queue_feeder_error", "OO", error, object);
+    PyErr_SetHandledException(handled);
+    Py_XDECREF(handled);
     Py_XDECREF(type);
     Py_XDECREF(error);
     Py_XDECREF(traceback);
@@ -351,18 +376,16 @@ static int receive_message(struct queue *self, struct dragon_message *message_ou
         if (r == DRAGON_CHANNEL_EMPTY)
             dragon_pause();
     }
-    while (r == DRAGON_CHANNEL_BUSY || r == DRAGON_CHANNEL_INTERRUPTED ||
-           (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE)) {
-        if (r == DRAGON_CHANNEL_INTERRUPTED && PyErr_CheckSignals() < 0)
-            return -1;
-        Py_BEGIN_ALLOW_THREADS
-        r = dragon_channel_receive(&self->channel, message_out, deadline_ns);
-        Py_END_ALLOW_THREADS
-        if (r == DRAGON_CHANNEL_EMPTY)
-            break;
+    if (r == DRAGON_CHANNEL_BUSY ||
+        (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE)) {
+        do {
+            Py_BEGIN_ALLOW_THREADS
+            r = dragon_channel_receive(&self->channel, message_out, until_next_look(deadline_ns));
+            Py_END_ALLOW_THREADS
+        } while (goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
     }
     update_poller(self);
-    if (r < 0)
+    if (r < 0 && !PyErr_Occurred())
         dragon_py_raise(state_of(self), r, "get");
     return r == 0 || r == DRAGON_CHANNEL_EMPTY ? r : -1;
 }
@@ -455,18 +478,18 @@ PyDoc_STRVAR(poll_doc, "_poll(timeout, /)\n--\n\n"
 static PyObject *queue_poll(struct queue *self, PyObject *timeout)
 {
     int64_t deadline_ns;
-    int r = DRAGON_CHANNEL_INTERRUPTED;
+    int r;
 
     if (require_open(self, true) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
         return NULL;
-    while (r == DRAGON_CHANNEL_INTERRUPTED) {
-        if (PyErr_CheckSignals() < 0)
-            return NULL;
+    do {
         Py_BEGIN_ALLOW_THREADS
-        r = dragon_channel_wait(&self->channel, deadline_ns);
+        r = dragon_channel_wait(&self->channel, until_next_look(deadline_ns));
         Py_END_ALLOW_THREADS
-    }
+    } while (goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
     update_poller(self);
+    if (r < 0 && PyErr_Occurred())
+        return NULL;
     if (r < 0)
         return dragon_py_raise(state_of(self), r, "poll");
     return PyBool_FromLong(r == 0);
@@ -519,17 +542,17 @@ PyDoc_STRVAR(join_doc, "_join()\n--\n\nWait until all objects put have been deal
 
 static PyObject *queue_join(struct queue *self, PyObject *Py_UNUSED(unused))
 {
-    int r = DRAGON_CHANNEL_INTERRUPTED;
+    int r;
 
     if (dragon_py_object_require(&self->base, "Queue") < 0)
         return NULL;
-    while (r == DRAGON_CHANNEL_INTERRUPTED) {
-        if (PyErr_CheckSignals() < 0)
-            return NULL;
+    do {
         Py_BEGIN_ALLOW_THREADS
-        r = dragon_channel_join(&self->channel, DRAGON_FOREVER);
+        r = dragon_channel_join(&self->channel, until_next_look(DRAGON_FOREVER));
         Py_END_ALLOW_THREADS
-    }
+    } while (goes_on(&r, DRAGON_CHANNEL_PENDING, DRAGON_FOREVER));
+    if (r < 0 && PyErr_Occurred())
+        return NULL;
     if (r < 0)
         return dragon_py_raise(state_of(self), r, "join");
     Py_RETURN_NONE;

@@ -15,6 +15,7 @@ from multiprocessing import context as _stock
 from types import ModuleType
 from typing import Any
 
+import _dragon
 from dragon_overlay.process import DragonProcess
 
 #: What multiprocessing offers as functions and what must follow the current start method. The
@@ -128,6 +129,7 @@ def install(module: ModuleType, default_method: str | None = None) -> None:
     Raises:
         ValueError: there is no start method of that name.
     """
+    _dragon.begin()
     contexts = module._concrete_contexts
     contexts["dragon"] = DragonContext()
     for name in _DISPATCHED:
