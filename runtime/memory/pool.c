@@ -1,5 +1,6 @@
 #include "memory/pool.h"
 
+#include "base/alloc.h"
 #include "base/atomic.h"
 #include "base/check.h"
 #include "base/error.h"
@@ -8,7 +9,6 @@
 #include "os/os.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define NAME_MAX_BYTES 255
@@ -33,7 +33,7 @@ static int finish_create(struct dragon_pool *pool, uint64_t node, uint32_t numbe
 
     if (r < 0) {
         dragon_segment_close(&pool->segment);
-        free(pool);
+        dragon_alloc_free(pool);
         return dragon_error_trace(r);
     }
     *pool_out = pool;
@@ -48,13 +48,13 @@ int dragon_pool_create_managed(uint64_t size_bytes, uint64_t node, uint32_t numb
 
     if (!is_good_size(size_bytes))
         return dragon_error_origin(-EINVAL);
-    pool = calloc(1, sizeof *pool);
+    pool = dragon_alloc_zeroed(sizeof *pool);
     if (!pool)
         return dragon_error_origin(-ENOMEM);
     r = dragon_segment_create_anonymous(&pool->segment, "dragon-pool",
                                         dragon_heap_segment_bytes(size_bytes));
     if (r < 0) {
-        free(pool);
+        dragon_alloc_free(pool);
         return dragon_error_trace(r);
     }
     return dragon_error_trace(finish_create(pool, node, number, pool_out));
@@ -75,12 +75,12 @@ int dragon_pool_create_named(const char *name, uint64_t size_bytes, uint64_t nod
         return dragon_error_origin(-EINVAL);
     if (strlen(name) > NAME_MAX_BYTES)
         return dragon_error_origin(-ENAMETOOLONG);
-    pool = calloc(1, sizeof *pool);
+    pool = dragon_alloc_zeroed(sizeof *pool);
     if (!pool)
         return dragon_error_origin(-ENOMEM);
     r = dragon_segment_create_named(&pool->segment, name, dragon_heap_segment_bytes(size_bytes));
     if (r < 0) {
-        free(pool);
+        dragon_alloc_free(pool);
         return dragon_error_trace(r);
     }
     r = finish_create(pool, node, number, pool_out);
@@ -102,13 +102,13 @@ static int finish_open(struct dragon_pool *pool, int r, struct dragon_pool **poo
 close_segment:
     dragon_segment_close(&pool->segment);
 free_pool:
-    free(pool);
+    dragon_alloc_free(pool);
     return dragon_error_trace(r);
 }
 
 int dragon_pool_open_fd(int fd, struct dragon_pool **pool_out)
 {
-    struct dragon_pool *pool = calloc(1, sizeof *pool);
+    struct dragon_pool *pool = dragon_alloc_zeroed(sizeof *pool);
 
     if (!pool) {
         dragon_os_close(fd);
@@ -123,7 +123,7 @@ int dragon_pool_open_named(const char *name, struct dragon_pool **pool_out)
 
     if (!is_good_name(name))
         return dragon_error_origin(-EINVAL);
-    pool = calloc(1, sizeof *pool);
+    pool = dragon_alloc_zeroed(sizeof *pool);
     if (!pool)
         return dragon_error_origin(-ENOMEM);
     return finish_open(pool, dragon_segment_open_named(&pool->segment, name), pool_out);
@@ -134,7 +134,7 @@ void dragon_pool_close(struct dragon_pool *pool)
     if (!pool)
         return;
     dragon_segment_close(&pool->segment);
-    free(pool);
+    dragon_alloc_free(pool);
 }
 
 int dragon_pool_unlink(const char *name)

@@ -1,5 +1,6 @@
 #include "node/node.h"
 
+#include "base/alloc.h"
 #include "base/deadline.h"
 #include "base/error.h"
 #include "memory/pool.h"
@@ -8,7 +9,6 @@
 
 #include <errno.h>
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -303,7 +303,7 @@ int dragon_node_finish_open(struct dragon_node *node)
 
 static struct dragon_node *new_node(const struct dragon_node_options *options)
 {
-    struct dragon_node *node = calloc(1, sizeof *node);
+    struct dragon_node *node = dragon_alloc_zeroed(sizeof *node);
 
     if (!node)
         return NULL;
@@ -345,7 +345,7 @@ int dragon_node_open(const struct dragon_node_options *options, struct dragon_no
     r = begin_open(node);
     if (r < 0) {
         dragon_publish(&current, NULL);
-        free(node);
+        dragon_alloc_free(node);
         return dragon_error_trace(r);
     }
     *node_out = node;

@@ -12,13 +12,13 @@
  */
 #include "node/node.h"
 
+#include "base/alloc.h"
 #include "base/error.h"
 #include "channel/channel.h"
 #include "node/threads.h"
 #include "os/os.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 struct dragon_poller {
     struct dragon_node *node;
@@ -87,7 +87,7 @@ static void ring_own_doorbell(struct dragon_node *node, unsigned bit)
 int dragon_poller_open(struct dragon_node *node, struct dragon_channel *channel,
                        struct dragon_poller **poller_out)
 {
-    struct dragon_poller *poller = calloc(1, sizeof *poller);
+    struct dragon_poller *poller = dragon_alloc_zeroed(sizeof *poller);
     int r;
 
     if (!poller)
@@ -116,7 +116,7 @@ int dragon_poller_open(struct dragon_node *node, struct dragon_channel *channel,
 close_fd:
     dragon_os_close(poller->fd);
 free_poller:
-    free(poller);
+    dragon_alloc_free(poller);
     return dragon_error_trace(r);
 }
 
@@ -141,7 +141,7 @@ void dragon_poller_close(struct dragon_poller *poller)
     if (!dragon_poller_is_inherited(poller))
         withdraw(poller);
     dragon_os_close(poller->fd);
-    free(poller);
+    dragon_alloc_free(poller);
 }
 
 int dragon_poller_fd(const struct dragon_poller *poller)

@@ -2,7 +2,7 @@
 
 #include "block.h"
 
-#include "base/deadline.h"
+#include "base/alloc.h"
 #include "memory/pool.h"
 
 #include <string.h>
@@ -331,7 +331,7 @@ static PyObject *sink_write(struct sink *self, PyObject *data)
         return NULL;
     if (self->n + (size_t)view.len > self->capacity) {
         size_t capacity = 2 * self->capacity + (size_t)view.len;
-        char *bytes = PyMem_Realloc(self->bytes, capacity);
+        char *bytes = dragon_alloc_resize(self->bytes, capacity);
 
         if (!bytes) {
             PyBuffer_Release(&view);
@@ -376,7 +376,7 @@ static void sink_reset(struct sink *self)
     if (PyList_GET_SIZE(self->buffers) > 0)
         PyList_SetSlice(self->buffers, 0, PyList_GET_SIZE(self->buffers), NULL);
     if (self->capacity > KEPT_SINK_BYTES) {
-        PyMem_Free(self->bytes);
+        dragon_alloc_free(self->bytes);
         self->bytes = NULL;
         self->capacity = 0;
     }
@@ -386,7 +386,7 @@ static void sink_dealloc(struct sink *self)
 {
     PyTypeObject *type = Py_TYPE(self);
 
-    PyMem_Free(self->bytes);
+    dragon_alloc_free(self->bytes);
     Py_XDECREF(self->buffers);
     PyObject_Free(self);
     Py_DECREF(type);
