@@ -121,22 +121,34 @@ static void free_block(struct dragon_pool *pool, const struct dragon_message *me
     dragon_pool_free(pool, &handle);
 }
 
+/* From the oldest ring on: usually one, more if a sender died after it had
+ * linked another. */
+static void free_rings(struct dragon_pool *pool, uint64_t offset)
+{
+    struct dragon_ring *ring;
+    struct dragon_handle handle;
+    uint64_t size_bytes;
+    bool is_last = false;
+
+    while (!is_last && find_ring(pool, offset, &ring) == 0 &&
+           dragon_pool_find(pool, offset, &handle, &size_bytes) == 0) {
+        is_last = dragon_peek(&ring->end) == DRAGON_RING_OPEN;
+        offset = dragon_peek(&ring->next_offset);
+        dragon_pool_free(pool, &handle);
+    }
+}
+
 void dragon_channel_fini(struct dragon_object *object)
 {
     struct dragon_channel channel;
     struct dragon_message message;
-    struct dragon_handle last;
-    uint64_t size_bytes;
 
     if (dragon_channel_open(&channel, object) < 0)
         return;
     while (dragon_channel_try_receive(&channel, &message) == 0)
         if (dragon_message_has_block(&message))
             free_block(object->pool, &message);
-    /* Taking the last message left its ring, the only one. */
-    if (dragon_pool_find(object->pool, dragon_observe(&channel.shared->head_ring), &last,
-                         &size_bytes) == 0)
-        dragon_pool_free(object->pool, &last);
+    free_rings(object->pool, dragon_observe(&channel.shared->tail_ring));
 }
 
 /* ---- locks ---- */
@@ -260,19 +272,22 @@ static int push_locked(struct dragon_channel *channel, const struct dragon_messa
     return 0;
 }
 
+static void ring_poller(struct dragon_pool *pool, uint64_t entry)
+{
+    uint64_t offset = entry / 256 * 64;
+
+    if (entry && dragon_pool_contains(pool, offset, sizeof(struct dragon_doorbell)))
+        dragon_doorbell_ring(dragon_pool_at(pool, offset), entry % 256);
+}
+
 static void ring_pollers(struct dragon_channel *channel)
 {
     struct dragon_channel_shared *shared = channel->shared;
 
     if (!dragon_exchange(&shared->has_pollers, 0))
         return;
-    for (int i = 0; i < DRAGON_CHANNEL_N_POLLERS; i++) {
-        uint64_t entry = dragon_exchange(&shared->pollers[i], 0);
-
-        if (entry)
-            dragon_doorbell_ring(dragon_pool_at(channel->object.pool, entry / 256 * 64),
-                                 entry % 256);
-    }
+    for (int i = 0; i < DRAGON_CHANNEL_N_POLLERS; i++)
+        ring_poller(channel->object.pool, dragon_exchange(&shared->pollers[i], 0));
 }
 
 static void after_send(struct dragon_channel *channel)
@@ -431,6 +446,7 @@ static int pop_locked(struct dragon_channel *channel, struct dragon_message *mes
     struct dragon_channel_shared *shared = channel->shared;
     uint64_t tail = dragon_peek(&shared->tail);
     const struct dragon_message *slot;
+    uint32_t size_bytes;
     int r;
 
     if (dragon_observe(&shared->head) == tail) /* pairs with push_locked */
@@ -439,9 +455,11 @@ static int pop_locked(struct dragon_channel *channel, struct dragon_message *mes
     if (r < 0)
         return dragon_error_trace(r);
     slot = dragon_ring_slot(channel->receive_ring, tail);
-    if (slot->size_bytes > DRAGON_MESSAGE_INLINE_BYTES)
+    size_bytes = slot->size_bytes; /* read once: others can write it */
+    if (size_bytes > DRAGON_MESSAGE_INLINE_BYTES)
         return dragon_error_origin(-EBADMSG);
-    memcpy(message_out, slot, offsetof(struct dragon_message, bytes) + slot->size_bytes);
+    memcpy(message_out, slot, offsetof(struct dragon_message, bytes) + size_bytes);
+    message_out->size_bytes = size_bytes;
     dragon_poke(&shared->bytes_out, dragon_peek(&shared->bytes_out) + payload_bytes(message_out));
     DRAGON_TEST_POINT("channel-before-tail-store");
     dragon_publish(&shared->tail, tail + 1); /* the commit; pairs with push_locked */

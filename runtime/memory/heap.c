@@ -739,6 +739,13 @@ int dragon_heap_commit(struct dragon_heap *heap, uint32_t n_chunks)
     return dragon_error_trace(r);
 }
 
+uint64_t dragon_heap_committed_end(struct dragon_heap *heap)
+{
+    uint32_t n = dragon_observe(&heap->header->n_committed);
+
+    return offset_of(heap, chunk_data(heap, n < heap->n_chunks ? n : heap->n_chunks));
+}
+
 void dragon_heap_usage(struct dragon_heap *heap, uint64_t *used_bytes_out, uint64_t *n_blocks_out)
 {
     *used_bytes_out = 0;

@@ -129,5 +129,7 @@ int dragon_heap_hold(struct dragon_heap *heap, uint64_t offset, uint32_t generat
                      uint32_t holder, uint32_t *before_out);
 uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder);
 int dragon_heap_commit(struct dragon_heap *heap, uint32_t n_chunks);
+/* Where the committed chunks end, as an offset in the segment. */
+uint64_t dragon_heap_committed_end(struct dragon_heap *heap);
 void dragon_heap_usage(struct dragon_heap *heap, uint64_t *used_bytes_out, uint64_t *n_blocks_out);
 bool dragon_heap_check(struct dragon_heap *heap);

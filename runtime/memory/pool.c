@@ -233,6 +233,15 @@ void *dragon_pool_at(struct dragon_pool *pool, uint64_t offset)
     return pool->segment.base + offset;
 }
 
+bool dragon_pool_contains(struct dragon_pool *pool, uint64_t offset, uint64_t size_bytes)
+{
+    uint64_t end = dragon_heap_committed_end(&pool->heap);
+
+    if (offset < DRAGON_HEAP_HEADER_BYTES) /* the root */
+        end = DRAGON_HEAP_HEADER_BYTES;
+    return size_bytes <= end && offset <= end - size_bytes;
+}
+
 void dragon_pool_statistics(struct dragon_pool *pool, struct dragon_pool_statistics *out)
 {
     uint64_t used_bytes;

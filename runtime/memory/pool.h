@@ -96,6 +96,10 @@ uint64_t dragon_pool_sweep(struct dragon_pool *pool, uint32_t holder);
 /* Address of an offset that the caller knows to lie inside a block. */
 void *dragon_pool_at(struct dragon_pool *pool, uint64_t offset);
 
+/* True if size_bytes from offset on lie in the pool and have memory behind
+ * them: for offsets that other processes wrote. */
+bool dragon_pool_contains(struct dragon_pool *pool, uint64_t offset, uint64_t size_bytes);
+
 void dragon_pool_statistics(struct dragon_pool *pool, struct dragon_pool_statistics *out);
 uint64_t dragon_pool_node(const struct dragon_pool *pool);
 uint32_t dragon_pool_number(const struct dragon_pool *pool);

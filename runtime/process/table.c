@@ -96,10 +96,16 @@ static bool is_abandoned(struct dragon_table_slot *slot)
     uint64_t ticks;
 
     if (dragon_observe(&slot->state) == DRAGON_TABLE_DEAD)
-        return false;
+        return true; /* and whoever is sweeping it can do so twice */
     if (dragon_os_start_time(dragon_peek(&slot->pid), &ticks) < 0)
         return true;
     return dragon_peek(&slot->start_ticks) != 0 && ticks != dragon_peek(&slot->start_ticks);
+}
+
+static void take_over_locked(struct dragon_table *table, uint32_t index)
+{
+    dragon_pool_sweep(table->pool, DRAGON_HOLDER_FIRST_SLOT + index);
+    dragon_table_release(table, index);
 }
 
 static bool find_free_locked(struct dragon_table *table, uint32_t *slot_out)
@@ -115,11 +121,25 @@ static bool find_free_locked(struct dragon_table *table, uint32_t *slot_out)
     for (uint32_t i = 0; i < n; i++) {
         if (!is_abandoned(dragon_table_claimed(table, i)))
             continue;
-        dragon_pool_sweep(table->pool, DRAGON_HOLDER_FIRST_SLOT + i);
+        take_over_locked(table, i);
         *slot_out = i;
         return true;
     }
     return false;
+}
+
+/* A process with this pid is alive, so a slot of an earlier one is a dead one's. */
+static void release_namesakes_locked(struct dragon_table *table, int32_t pid, uint64_t start_ticks)
+{
+    uint32_t n = dragon_table_n_slots(table);
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct dragon_table_slot *slot = dragon_table_claimed(table, i);
+
+        if (dragon_peek(&slot->pid) == pid && dragon_peek(&slot->start_ticks) != start_ticks &&
+            dragon_observe(&slot->state) != DRAGON_TABLE_FREE)
+            take_over_locked(table, i);
+    }
 }
 
 static int claim_locked(struct dragon_table *table, int32_t pid, uint64_t start_ticks,
@@ -129,6 +149,7 @@ static int claim_locked(struct dragon_table *table, int32_t pid, uint64_t start_
     uint32_t index;
     int r = 0;
 
+    release_namesakes_locked(table, pid, start_ticks);
     while (r == 0 && !find_free_locked(table, &index))
         r = add_segment_locked(table);
     if (r != 0)

@@ -6,6 +6,7 @@ that only its user can open; it stays until ``destroy()``.
 
 from __future__ import annotations
 
+import errno
 import struct
 from types import TracebackType
 from typing import Any
@@ -86,7 +87,8 @@ class MemoryPool:
         try:
             self._pool: _dragon.Pool | None = _dragon.Pool.create(_file(fname), size, uid)
         except (OSError, MemoryError, ValueError) as error:
-            raise DragonPoolCreateFail(_number(error), f"cannot create pool {fname!r}: {error}")
+            text = f"cannot create pool {fname!r}: {error}"
+            raise DragonPoolCreateFail(_number(error), text) from error
         self._name = fname
         self._uid = uid
         self._is_creator = True
@@ -106,7 +108,8 @@ class MemoryPool:
         try:
             self._pool = _dragon.Pool.open(_file(name), uid)
         except (OSError, MemoryError, ValueError) as error:
-            raise DragonPoolAttachFail(_number(error), f"cannot attach to pool {name!r}: {error}")
+            text = f"cannot attach to pool {name!r}: {error}"
+            raise DragonPoolAttachFail(_number(error), text) from error
         self._name = name
         self._uid = uid
         self._is_creator = False
@@ -118,7 +121,8 @@ class MemoryPool:
             uid, _host = _POOL.unpack_from(pool_ser)
             return bytes(pool_ser[_POOL.size :]).decode(), uid
         except (struct.error, UnicodeDecodeError) as error:
-            raise DragonPoolAttachFail(22, f"these bytes describe no pool: {error}")
+            text = f"these bytes describe no pool: {error}"
+            raise DragonPoolAttachFail(errno.EINVAL, text) from error
 
     def serialize(self) -> bytes:
         """A description of the pool for ``attach()``, in any process of this machine."""
@@ -141,8 +145,12 @@ class MemoryPool:
         pool = self._require()
         try:
             return MemoryAlloc(self, pool.alloc(size))
-        except (MemoryError, OverflowError) as error:
-            raise DragonPoolAllocationNotAvailable(12, f"pool {self._name!r}: {error}")
+        except OverflowError as error:
+            text = f"pool {self._name!r}: {size} bytes are more than its {self.size}"
+            raise DragonPoolAllocationNotAvailable(errno.ENOMEM, text) from error
+        except MemoryError as error:
+            text = f"pool {self._name!r}: {error}"
+            raise DragonPoolAllocationNotAvailable(errno.ENOMEM, text) from error
 
     def destroy(self) -> None:
         """Remove the pool. Processes that have it open keep its memory until they end.
@@ -155,7 +163,8 @@ class MemoryPool:
         try:
             _dragon.Pool.unlink(_file(self._name))
         except OSError as error:
-            raise DragonPoolError(_number(error), f"cannot destroy pool {self._name!r}: {error}")
+            text = f"cannot destroy pool {self._name!r}: {error}"
+            raise DragonPoolError(_number(error), text) from error
 
     def detach(self) -> None:
         """Stop using the pool in this process. Others keep it."""
@@ -164,7 +173,8 @@ class MemoryPool:
 
     def _require(self) -> _dragon.Pool:
         if self._pool is None:
-            raise DragonPoolError(22, f"pool {self._name!r} was destroyed or detached here")
+            text = f"pool {self._name!r} was destroyed or detached here"
+            raise DragonPoolError(errno.EINVAL, text)
         return self._pool
 
     @property
@@ -236,16 +246,21 @@ class MemoryAlloc:
             DragonMemoryError: it describes no block that exists.
         """
         data = bytes(memoryview(ser))
-        try:
-            (length,) = _UINT64.unpack_from(data)
-            generation, offset, _size = _BLOCK.unpack_from(data, _UINT64.size + length)
-        except struct.error as error:
-            raise DragonMemoryError(22, f"these bytes describe no block: {error}")
+        length = len(data) - _UINT64.size - _BLOCK.size
+        if length < 0 or _UINT64.unpack_from(data)[0] != length:
+            raise DragonMemoryError(errno.EINVAL, "these bytes describe no block")
         pool = MemoryPool.attach(data[_UINT64.size : _UINT64.size + length])
+        generation, offset, size = _BLOCK.unpack_from(data, _UINT64.size + length)
+        if generation >= 2**32:
+            raise DragonMemoryError(errno.EINVAL, "these bytes describe no block")
         try:
-            return cls(pool, pool._require().find(offset, generation))
-        except (OSError, OverflowError) as error:
-            raise DragonMemoryError(_number(error), f"cannot attach to the block: {error}")
+            block = pool._require().find(offset, generation)
+        except OSError as error:
+            text = f"cannot attach to the block: {error}"
+            raise DragonMemoryError(_number(error), text) from error
+        if len(block) != size:
+            raise DragonMemoryError(errno.EINVAL, "these bytes describe another block")
+        return cls(pool, block)
 
     def serialize(self) -> bytes:
         """A description of the block for ``attach()``, in any process of this machine."""
@@ -262,7 +277,7 @@ class MemoryAlloc:
         try:
             return memoryview(self._block)
         except OSError as error:
-            raise DragonMemoryError(_number(error), str(error))
+            raise DragonMemoryError(_number(error), str(error)) from error
 
     def free(self) -> None:
         """Give the block back to the pool.
@@ -273,14 +288,14 @@ class MemoryAlloc:
         try:
             self._block.free()
         except (OSError, BufferError) as error:
-            raise DragonMemoryError(_number(error), str(error))
+            raise DragonMemoryError(_number(error), str(error)) from error
 
     def detach(self) -> None:
         """Forget the block here without freeing it."""
         try:
             self._block.detach()
         except OSError as error:
-            raise DragonMemoryError(_number(error), str(error))
+            raise DragonMemoryError(_number(error), str(error)) from error
 
     @property
     def size(self) -> int:
@@ -308,5 +323,7 @@ def _file(name: str) -> str:
 
 
 def _number(error: BaseException) -> int:
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
     number = getattr(error, "errno", None)
-    return number if isinstance(number, int) else 22
+    return number if isinstance(number, int) else errno.EINVAL
