@@ -28,7 +28,7 @@ static void serve(struct dragon_node *node, uint32_t requests)
     if (requests & DRAGON_NODE_PREFAULT)
         prepare_pool(node);
     if (requests & DRAGON_NODE_SWEEP)
-        dragon_node_sweep_dead(node);
+        dragon_table_sweep_dead(&node->table);
 }
 
 static void *memory_thread(void *argument)
@@ -61,20 +61,6 @@ void dragon_node_request(struct dragon_node *node, uint32_t request)
 {
     dragon_fetch_or(&node->memory_requests, request);
     dragon_eventcount_wake_one(&node->memory_work);
-}
-
-void dragon_node_sweep_dead(struct dragon_node *node)
-{
-    uint32_t n = dragon_table_n_slots(&node->table);
-
-    for (uint32_t i = 0; i < n; i++) {
-        struct dragon_table_slot *slot = dragon_table_claimed(&node->table, i);
-
-        if (dragon_observe(&slot->state) != DRAGON_TABLE_DEAD)
-            continue;
-        dragon_pool_sweep(node->pool, DRAGON_HOLDER_FIRST_SLOT + i);
-        dragon_table_release(&node->table, i);
-    }
 }
 
 /* ---- channels ---- */

@@ -80,9 +80,6 @@ int dragon_node_start_watch_thread(struct dragon_node *node);
 /* Ask the memory thread for something. */
 void dragon_node_request(struct dragon_node *node, uint32_t request);
 
-/* Take back what the processes in DRAGON_TABLE_DEAD slots held. */
-void dragon_node_sweep_dead(struct dragon_node *node);
-
 /* Make the descriptors of the pollers with these bits say what is. */
 void dragon_node_update_pollers(struct dragon_node *node,
                                 const uint64_t ready[DRAGON_DOORBELL_WORDS]);

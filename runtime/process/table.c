@@ -96,7 +96,7 @@ static bool is_abandoned(struct dragon_table_slot *slot)
     uint64_t ticks;
 
     if (dragon_observe(&slot->state) == DRAGON_TABLE_DEAD)
-        return true; /* and whoever is sweeping it can do so twice */
+        return true; /* who wanted to sweep it may have died as well */
     if (dragon_os_start_time(dragon_peek(&slot->pid), &ticks) < 0)
         return true;
     return dragon_peek(&slot->start_ticks) != 0 && ticks != dragon_peek(&slot->start_ticks);
@@ -137,6 +137,7 @@ static void release_namesakes_locked(struct dragon_table *table, int32_t pid, ui
         struct dragon_table_slot *slot = dragon_table_claimed(table, i);
 
         if (dragon_peek(&slot->pid) == pid && dragon_peek(&slot->start_ticks) != start_ticks &&
+            dragon_peek(&slot->start_ticks) != 0 && start_ticks != 0 &&
             dragon_observe(&slot->state) != DRAGON_TABLE_FREE)
             take_over_locked(table, i);
     }
@@ -174,6 +175,19 @@ int dragon_table_claim(struct dragon_table *table, int32_t pid, uint64_t start_t
     r = claim_locked(table, pid, start_ticks, parent_pid, slot_out);
     dragon_mutex_unlock(&table->shared->mutex);
     return dragon_error_trace(r);
+}
+
+void dragon_table_sweep_dead(struct dragon_table *table)
+{
+    uint32_t n;
+
+    if (dragon_mutex_lock(&table->shared->mutex) < 0)
+        return;
+    n = dragon_table_n_slots(table);
+    for (uint32_t i = 0; i < n; i++)
+        if (dragon_observe(&dragon_table_claimed(table, i)->state) == DRAGON_TABLE_DEAD)
+            take_over_locked(table, i);
+    dragon_mutex_unlock(&table->shared->mutex);
 }
 
 void dragon_table_release(struct dragon_table *table, uint32_t slot)

@@ -1,0 +1,279 @@
+#include "memory/pool.h"
+#include "os/os.h"
+#include "process/table.h"
+#include "support/shared_page.h"
+
+#include <criterion/criterion.h>
+#include <signal.h>
+
+static struct dragon_pool *pool;
+static struct dragon_table table;
+static uint64_t own_ticks;
+
+static void open_table_in(uint64_t pool_bytes)
+{
+    uint64_t offset;
+
+    cr_assert_eq(dragon_pool_create_managed(pool_bytes, 7, 1, &pool), 0);
+    offset = (uint64_t)((char *)dragon_pool_root(pool) - (char *)dragon_pool_at(pool, 0));
+    cr_assert_eq(dragon_table_init(&table, pool, offset), 0);
+    cr_assert_eq(dragon_os_start_time(getpid(), &own_ticks), 0);
+}
+
+static void open_table(void)
+{
+    open_table_in(UINT64_C(64) << 20);
+}
+
+static void close_table(void)
+{
+    dragon_pool_close(pool);
+}
+
+TestSuite(table, .timeout = 60, .init = open_table, .fini = close_table);
+
+static uint32_t claim_for(pid_t pid, uint64_t ticks)
+{
+    uint32_t slot = UINT32_MAX;
+
+    cr_assert_eq(dragon_table_claim(&table, pid, ticks, getppid(), &slot), 0);
+    cr_assert_not_null(dragon_table_slot(&table, slot));
+    return slot;
+}
+
+static uint32_t claim(void)
+{
+    return claim_for(getpid(), own_ticks);
+}
+
+static uint64_t n_blocks(void)
+{
+    struct dragon_pool_statistics statistics;
+
+    dragon_pool_statistics(pool, &statistics);
+    return statistics.n_blocks;
+}
+
+static int nothing(void *argument)
+{
+    (void)argument;
+    return 0;
+}
+
+static pid_t dead_pid(void)
+{
+    pid_t pid = child_start(nothing, NULL);
+
+    child_result(pid);
+    return pid;
+}
+
+Test(table, a_new_one_has_free_slots_and_no_block)
+{
+    uint32_t slot;
+
+    cr_assert_eq(dragon_table_n_slots(&table), DRAGON_TABLE_FIRST_SLOTS);
+    cr_assert_eq(n_blocks(), 0);
+    cr_assert_not(dragon_table_find(&table, getpid(), &slot));
+    cr_assert_null(dragon_table_slot(&table, DRAGON_TABLE_FIRST_SLOTS));
+    cr_assert_null(dragon_table_slot(&table, UINT32_MAX));
+}
+
+Test(table, a_claimed_slot_says_who_has_it)
+{
+    uint32_t index = claim(), found = UINT32_MAX;
+    struct dragon_table_slot *slot = dragon_table_slot(&table, index);
+
+    cr_assert_eq(slot->pid, getpid());
+    cr_assert_eq(slot->start_ticks, own_ticks);
+    cr_assert_eq(slot->parent_pid, getppid());
+    cr_assert_eq(slot->state, DRAGON_TABLE_ALIVE);
+    cr_assert_eq(slot, dragon_table_claimed(&table, index));
+    cr_assert(dragon_table_find(&table, getpid(), &found));
+    cr_assert_eq(found, index);
+}
+
+Test(table, a_released_slot_is_not_found_and_serves_again)
+{
+    uint32_t first = claim(), found;
+
+    dragon_table_release(&table, first);
+    cr_assert_not(dragon_table_find(&table, getpid(), &found));
+    cr_assert_eq(claim(), first);
+}
+
+Test(table, releasing_a_slot_that_does_not_exist_is_fine)
+{
+    dragon_table_release(&table, 100000);
+}
+
+Test(table, grows_and_its_slots_never_move)
+{
+    struct dragon_table_slot *first = dragon_table_slot(&table, claim());
+
+    /* 16 slots, doubled until 300 fit: 512. */
+    for (uint32_t i = 1; i < 300; i++)
+        cr_assert_eq(claim(), i);
+    cr_assert_eq(dragon_table_n_slots(&table), 512);
+    cr_assert_eq(dragon_table_slot(&table, 0), first);
+    cr_assert_not_null(dragon_table_slot(&table, 511));
+    cr_assert_null(dragon_table_slot(&table, 512));
+}
+
+Test(table, slots_and_doorbells_do_not_overlap)
+{
+    uint64_t before = 0;
+
+    for (uint32_t i = 0; i < 300; i++)
+        claim();
+    for (uint32_t i = 0; i < 300; i++) {
+        uint64_t offset = dragon_table_doorbell_offset(&table, i);
+
+        cr_assert_eq(offset % 64, 0, "channels pack it");
+        cr_assert_eq(dragon_pool_at(pool, offset), &dragon_table_slot(&table, i)->doorbell);
+        dragon_table_slot(&table, i)->parent_pid = (int32_t)i;
+        cr_assert_neq(offset, before);
+        before = offset;
+    }
+    for (uint32_t i = 0; i < 300; i++)
+        cr_assert_eq(dragon_table_slot(&table, i)->parent_pid, (int32_t)i);
+}
+
+Test(table, another_view_of_it_sees_the_same_slots)
+{
+    struct dragon_table other;
+    uint32_t index = 0, found;
+
+    for (int i = 0; i < 100; i++)
+        index = claim_for(getpid(), own_ticks);
+    dragon_table_release(&table, 3);
+    dragon_table_open(&other, pool, table.offset);
+    cr_assert_eq(dragon_table_n_slots(&other), dragon_table_n_slots(&table));
+    cr_assert_eq(dragon_table_slot(&other, index), dragon_table_slot(&table, index));
+    cr_assert_eq(dragon_table_claim(&other, getpid(), own_ticks, 1, &found), 0);
+    cr_assert_eq(found, 3);
+}
+
+Test(table, a_full_pool_is_an_outcome_and_passes_when_a_slot_is_released)
+{
+    uint32_t slot;
+
+    close_table();
+    open_table_in(65536); /* one chunk: the second segment has no room */
+    for (uint32_t i = 0; i < 2 * DRAGON_TABLE_FIRST_SLOTS; i++)
+        claim();
+    cr_assert_eq(dragon_table_claim(&table, getpid(), own_ticks, 1, &slot), DRAGON_TABLE_FULL);
+    dragon_table_release(&table, 20);
+    cr_assert_eq(claim(), 20);
+}
+
+/* ---- slots that were left behind ---- */
+
+static void fill_but_one(void)
+{
+    for (uint32_t i = 0; i < DRAGON_TABLE_FIRST_SLOTS - 1; i++)
+        claim();
+}
+
+static void give_blocks(uint32_t slot, int n)
+{
+    struct dragon_handle handle;
+
+    for (int i = 0; i < n; i++)
+        cr_assert_eq(dragon_pool_alloc(pool, 100, DRAGON_HOLDER_FIRST_SLOT + slot, &handle), 0);
+}
+
+Test(table, the_slot_of_a_process_that_ended_unseen_is_taken_over_and_swept)
+{
+    uint32_t left;
+
+    fill_but_one();
+    left = claim_for(dead_pid(), 1);
+    give_blocks(left, 5);
+    give_blocks(0, 1);
+    cr_assert_eq(claim(), left);
+    cr_assert_eq(n_blocks(), 1);
+    cr_assert_eq(dragon_table_n_slots(&table), DRAGON_TABLE_FIRST_SLOTS);
+}
+
+Test(table, the_slot_of_an_earlier_process_with_a_living_pid_is_taken_over)
+{
+    uint32_t left;
+
+    fill_but_one();
+    left = claim_for(getpid(), own_ticks + 1);
+    cr_assert_eq(claim(), left);
+}
+
+Test(table, slots_of_living_processes_are_not_taken_over)
+{
+    fill_but_one();
+    claim_for(getpid(), 0); /* it has not said yet when it started */
+    cr_assert_eq(claim(), DRAGON_TABLE_FIRST_SLOTS);
+}
+
+Test(table, a_dead_slot_is_taken_over_even_if_its_sweeper_died)
+{
+    uint32_t left;
+
+    fill_but_one();
+    left = claim_for(dead_pid(), 1);
+    dragon_table_slot(&table, left)->state = DRAGON_TABLE_DEAD;
+    cr_assert_eq(claim(), left);
+}
+
+static int die_locked(void *argument)
+{
+    (void)argument;
+    dragon_mutex_lock(&table.shared->mutex);
+    kill(getpid(), SIGKILL);
+    return 1;
+}
+
+Test(table, works_on_after_a_process_died_while_it_claimed)
+{
+    cr_assert_eq(child_result(child_start(die_locked, NULL)), 256 + SIGKILL);
+    cr_assert_eq(claim(), 0);
+    cr_assert_eq(claim(), 1);
+}
+
+static int claim_some(void *argument)
+{
+    uint64_t ticks;
+    uint32_t slot;
+
+    (void)argument;
+    if (dragon_os_start_time(getpid(), &ticks) < 0)
+        return 1;
+    for (int i = 0; i < 40; i++) {
+        if (dragon_table_claim(&table, getpid(), ticks, getppid(), &slot) != 0)
+            return 2;
+        if (dragon_table_slot(&table, slot)->pid != getpid())
+            return 3;
+        if (i % 2)
+            dragon_table_release(&table, slot);
+    }
+    pause(); /* a slot of a process that ended may be taken over */
+    return 0;
+}
+
+static bool has_80_slots_claimed(void *argument)
+{
+    uint32_t n = 0;
+
+    (void)argument;
+    for (uint32_t i = 0; i < dragon_table_n_slots(&table); i++)
+        n += dragon_table_slot(&table, i)->state == DRAGON_TABLE_ALIVE;
+    return n == 4 * 20;
+}
+
+Test(table, processes_that_claim_at_once_get_slots_of_their_own)
+{
+    pid_t children[4];
+
+    for (int i = 0; i < 4; i++)
+        children[i] = child_start(claim_some, NULL);
+    cr_assert(becomes_true(has_80_slots_claimed, NULL));
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(child_kill(children[i]), 256 + SIGKILL);
+}
