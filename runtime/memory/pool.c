@@ -265,7 +265,7 @@ uint32_t dragon_pool_number(const struct dragon_pool *pool)
 
 int dragon_pool_fd(const struct dragon_pool *pool)
 {
-    return pool->segment.fd;
+    return dragon_segment_fd(&pool->segment);
 }
 
 void *dragon_pool_root(struct dragon_pool *pool)

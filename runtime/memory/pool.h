@@ -104,7 +104,8 @@ void dragon_pool_statistics(struct dragon_pool *pool, struct dragon_pool_statist
 uint64_t dragon_pool_node(const struct dragon_pool *pool);
 uint32_t dragon_pool_number(const struct dragon_pool *pool);
 
-/* The pool's file, for handing it to a child. Borrowed. */
+/* The pool's file, for handing it to a child. Borrowed. -EBADF: the program has
+ * closed it. */
 int dragon_pool_fd(const struct dragon_pool *pool);
 
 /* Memory in the pool's header for what its owner puts there, zero at first,

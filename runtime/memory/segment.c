@@ -68,14 +68,23 @@ int dragon_segment_open_named(struct dragon_segment *segment, const char *name)
     return dragon_error_trace(dragon_segment_open_fd(segment, fd));
 }
 
-int dragon_segment_commit(struct dragon_segment *segment, uint64_t offset, uint64_t size_bytes)
+int dragon_segment_fd(const struct dragon_segment *segment)
 {
     struct dragon_os_file file;
     int r = dragon_os_file_of(segment->fd, &file);
 
     if (r < 0 || file.device != segment->device || file.inode != segment->inode)
         return dragon_error_origin(-EBADF);
-    return dragon_error_trace(dragon_os_commit(segment->fd, offset, size_bytes));
+    return segment->fd;
+}
+
+int dragon_segment_commit(struct dragon_segment *segment, uint64_t offset, uint64_t size_bytes)
+{
+    int fd = dragon_segment_fd(segment);
+
+    if (fd < 0)
+        return dragon_error_trace(fd);
+    return dragon_error_trace(dragon_os_commit(fd, offset, size_bytes));
 }
 
 void dragon_segment_close(struct dragon_segment *segment)

@@ -28,6 +28,9 @@ int dragon_segment_create_named(struct dragon_segment *segment, const char *name
 int dragon_segment_open_fd(struct dragon_segment *segment, int fd);
 int dragon_segment_open_named(struct dragon_segment *segment, const char *name);
 
+/* The segment's file. Borrowed. -EBADF: the program has closed it. */
+int dragon_segment_fd(const struct dragon_segment *segment);
+
 /* Make sure that a range has memory behind it. As dragon_os_commit; -EBADF if
  * the program has closed the file. */
 int dragon_segment_commit(struct dragon_segment *segment, uint64_t offset, uint64_t size_bytes);

@@ -30,6 +30,11 @@ PyObject *dragon_py_raise(struct dragon_py_state *state, int r, const char *what
                             "%s: the object does not exist (any more) in this program: its last "
                             "user closed it, or the handle comes from another program",
                             what);
+    case EBADF:
+        return PyErr_Format(PyExc_RuntimeError,
+                            "%s: the program has closed a file descriptor of the dragon runtime "
+                            "(os.closerange?)",
+                            what);
     case ENOMEM:
     case ENOSPC:
         return PyErr_Format(state->pool_full, "%s: the system has no memory for it (%s)", what,

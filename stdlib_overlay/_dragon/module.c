@@ -107,9 +107,11 @@ static PyObject *node_fd(PyObject *module, PyObject *Py_UNUSED(unused))
     if (!node)
         return NULL;
     r = dragon_node_invite(node);
+    if (r == 0)
+        r = dragon_pool_fd(dragon_node_pool(node));
     if (r < 0)
         return dragon_py_raise(dragon_py_state_of_module(module), r, "node_fd");
-    return PyLong_FromLong(dragon_pool_fd(dragon_node_pool(node)));
+    return PyLong_FromLong(r);
 }
 
 PyDoc_STRVAR(watch_child_doc, "watch_child(pid, /)\n--\n\n"

@@ -516,7 +516,7 @@ static PyObject *queue_fileno(struct queue *self, PyObject *Py_UNUSED(unused))
     else if (node)
         r = dragon_poller_open(node, &self->channel, &self->poller);
     if (r < 0 || !self->poller)
-        return dragon_py_raise(state_of(self), r < 0 ? r : -EBADF, "fileno");
+        return dragon_py_raise(state_of(self), r < 0 ? r : -EIO, "fileno");
     return PyLong_FromLong(dragon_poller_fd(self->poller));
 }
 

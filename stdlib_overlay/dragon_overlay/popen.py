@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from multiprocessing import popen_fork, popen_spawn_posix, resource_tracker, spawn, util
 from multiprocessing.context import reduction, set_spawning_popen
 from typing import Any
@@ -119,5 +120,11 @@ class Popen(popen_fork.Popen):
         command = command_line(tracker_fd=tracker_fd, pipe_handle=child_end)
         fds = [*self._fds, tracker_fd, child_end, _dragon.node_fd()]
         self.pid = util.spawnv_passfds(spawn.get_executable(), command, fds)
-        self.sentinel = os.pidfd_open(self.pid)
-        _dragon.watch_child(self.pid)
+        try:
+            self.sentinel = os.pidfd_open(self.pid)
+            _dragon.watch_child(self.pid)
+        except BaseException:
+            # A child that nobody can know of must not be.
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            raise
