@@ -46,7 +46,7 @@ int dragon_os_commit(int fd, uint64_t offset, uint64_t size_bytes);
 int dragon_os_decommit(int fd, uint64_t offset, uint64_t size_bytes);
 
 /* How much a file in memory could grow and be mapped: the least of physical
- * memory, RLIMIT_FSIZE and half of RLIMIT_AS. Bytes. Cheap. */
+ * memory, RLIMIT_FSIZE and a quarter of RLIMIT_AS. Bytes. Cheap. */
 uint64_t dragon_os_memory_limit(void);
 
 /* The memory limit of this process's cgroup, UINT64_MAX if there is none. Bytes.

@@ -201,7 +201,7 @@ uint64_t dragon_os_cgroup_limit(void)
 uint64_t dragon_os_memory_limit(void)
 {
     struct sysinfo info;
-    uint64_t limit = resource_limit(RLIMIT_AS) / 2;
+    uint64_t limit = resource_limit(RLIMIT_AS) / 4; /* the rest is the program's */
 
     if (sysinfo(&info) == 0)
         limit = smaller(limit, (uint64_t)info.totalram * info.mem_unit);
