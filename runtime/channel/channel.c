@@ -401,8 +401,10 @@ int dragon_channel_send(struct dragon_channel *channel, const struct dragon_mess
                         int64_t deadline_ns)
 {
     uint32_t before = 0;
-    int r = hand_over(channel, message, &before);
+    int r;
 
+    dragon_check(message->size_bytes <= DRAGON_MESSAGE_INLINE_BYTES);
+    r = hand_over(channel, message, &before);
     if (r < 0)
         return dragon_error_trace(r);
     r = send_until(channel, message, deadline_ns);

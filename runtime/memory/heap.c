@@ -485,6 +485,8 @@ static uint32_t rebuild_run_locked(struct dragon_heap *heap, uint32_t index)
     struct dragon_heap_chunk *chunk = &heap->chunks[index];
     uint32_t n = chunk->n_chunks;
 
+    if (n == 0 || n > dragon_peek(&heap->header->n_committed) - index)
+        chunk->n_chunks = n = 1; /* somebody wrote over it */
     if (dragon_peek(&chunk->holder) == DRAGON_HOLDER_NONE) {
         free_chunks_locked(heap, index, n);
         return n;
@@ -704,6 +706,7 @@ uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder)
 {
     uint64_t n_freed = 0;
 
+    dragon_check(holder != DRAGON_HOLDER_NONE);
     if (lock(heap) < 0)
         return 0;
     for (uint32_t i = 0; i < dragon_peek(&heap->header->n_committed); i++) {

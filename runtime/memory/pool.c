@@ -283,7 +283,8 @@ void dragon_pool_limit(struct dragon_pool *pool, uint64_t size_bytes)
 
 int dragon_pool_prefault(struct dragon_pool *pool, uint64_t size_bytes)
 {
-    uint64_t n_chunks = (size_bytes + DRAGON_HEAP_CHUNK_BYTES - 1) / DRAGON_HEAP_CHUNK_BYTES;
+    uint64_t n_chunks = size_bytes / DRAGON_HEAP_CHUNK_BYTES +
+                        (size_bytes % DRAGON_HEAP_CHUNK_BYTES != 0);
 
     if (n_chunks > pool->heap.n_chunks)
         n_chunks = pool->heap.n_chunks;
