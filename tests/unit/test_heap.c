@@ -18,9 +18,9 @@ static struct dragon_heap heap;
 
 static void open_heap_of(uint64_t size_bytes)
 {
-    cr_assert_eq(dragon_segment_create_anonymous(&segment, "test",
-                                                 dragon_heap_segment_bytes(size_bytes)),
-                 0);
+    cr_assert_eq(
+        dragon_segment_create_anonymous(&segment, "test", dragon_heap_segment_bytes(size_bytes)),
+        0);
     cr_assert_eq(dragon_heap_init(&heap, &segment, 7, 1), 0);
 }
 
@@ -48,8 +48,7 @@ static struct block alloc(uint64_t size_bytes, uint32_t holder)
 {
     struct block block = {.holder = holder, .size_bytes = size_bytes};
 
-    cr_assert_eq(
-        dragon_heap_alloc(&heap, size_bytes, holder, &block.offset, &block.generation), 0);
+    cr_assert_eq(dragon_heap_alloc(&heap, size_bytes, holder, &block.offset, &block.generation), 0);
     return block;
 }
 
@@ -196,8 +195,7 @@ Test(heap, resolve_tells_the_size_that_was_asked_for)
         struct block block = alloc(size, HOLDER);
         uint64_t size_bytes = 0;
 
-        cr_assert_eq(
-            dragon_heap_resolve(&heap, block.offset, block.generation, &size_bytes), 0);
+        cr_assert_eq(dragon_heap_resolve(&heap, block.offset, block.generation, &size_bytes), 0);
         cr_assert_eq(size_bytes, size);
         release(&block);
     }
@@ -488,12 +486,22 @@ Test(heap, sweep_frees_all_blocks_of_a_holder_and_no_other)
     cr_assert(is_sane());
 }
 
+/* The holder before, or 0 if the block may not be held. */
+static uint32_t hold(const struct block *block, uint32_t holder)
+{
+    uint32_t before = 0;
+    int r = dragon_heap_hold(&heap, block->offset, block->generation, holder, &before);
+
+    cr_assert(r == 0 || r == -EBADMSG);
+    return before;
+}
+
 Test(heap, a_block_is_swept_with_its_new_holder)
 {
     struct block small = alloc(64, HOLDER), run = alloc(CHUNK, HOLDER);
 
-    dragon_heap_hold(&heap, small.offset, OTHER_HOLDER);
-    dragon_heap_hold(&heap, run.offset, OTHER_HOLDER);
+    hold(&small, OTHER_HOLDER);
+    hold(&run, OTHER_HOLDER);
     cr_assert_eq(dragon_heap_sweep(&heap, HOLDER), 0);
     cr_assert_eq(dragon_heap_sweep(&heap, OTHER_HOLDER), 2);
 }
@@ -504,10 +512,10 @@ Test(heap, holding_what_is_no_live_block_changes_nothing)
 
     release(&small);
     release(&run);
-    dragon_heap_hold(&heap, small.offset, HOLDER);
-    dragon_heap_hold(&heap, run.offset, HOLDER);
-    dragon_heap_hold(&heap, 0, HOLDER);
-    dragon_heap_hold(&heap, UINT64_MAX, HOLDER);
+    cr_assert_eq(hold(&small, HOLDER), 0);
+    cr_assert_eq(hold(&run, HOLDER), 0);
+    cr_assert_eq(hold(&(struct block){.offset = 0}, HOLDER), 0);
+    cr_assert_eq(hold(&(struct block){.offset = UINT64_MAX}, HOLDER), 0);
     cr_assert(is_sane());
     cr_assert_eq(n_blocks(), 0);
 }
@@ -574,7 +582,7 @@ Test(heap, a_chunk_line_that_was_written_over_names_no_place_outside)
     uint64_t size_bytes;
 
     of_small->size_class = UINT32_MAX;
-    refuse(small.offset, small.generation);
+    cr_assert_eq(dragon_heap_resolve(&heap, small.offset, small.generation, &size_bytes), -EBADMSG);
     of_small->size_class = 0;
     of_run->size_bytes = N_CHUNKS * CHUNK;
     cr_assert_eq(dragon_heap_resolve(&heap, run.offset, run.generation, &size_bytes), -EBADMSG);
@@ -611,8 +619,8 @@ static void step_alloc(struct model *model, struct seed *seed)
         .size_bytes = 1 + seed_below(seed, largest[seed_below(seed, 4)]),
         .holder = HOLDER + (uint32_t)seed_below(seed, 3),
     };
-    int r = dragon_heap_alloc(&heap, block.size_bytes, block.holder, &block.offset,
-                              &block.generation);
+    int r =
+        dragon_heap_alloc(&heap, block.size_bytes, block.holder, &block.offset, &block.generation);
 
     if (r == DRAGON_POOL_FULL)
         return;
@@ -635,9 +643,10 @@ static void step_free(struct model *model, struct seed *seed)
 static void step_hold(struct model *model, struct seed *seed)
 {
     struct block *block = &model->blocks[seed_below(seed, (uint64_t)model->n)];
+    uint32_t before = block->holder;
 
     block->holder = HOLDER + (uint32_t)seed_below(seed, 3);
-    dragon_heap_hold(&heap, block->offset, block->holder);
+    cr_assert_eq(hold(block, block->holder), before);
 }
 
 static void step_sweep(struct model *model, struct seed *seed)

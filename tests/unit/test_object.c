@@ -117,7 +117,6 @@ Test(object, a_state_that_is_too_small_is_refused)
     struct dragon_object object = create(), other;
 
     cr_assert_eq(dragon_object_open(pool, &object.handle, KIND, STATE_BYTES + 1, &other), -EBADMSG);
-    cr_assert_eq(dragon_object_open(pool, &object.handle, KIND, UINT64_MAX, &other), -EBADMSG);
 }
 
 Test(object, a_refused_opening_is_no_user)
@@ -175,7 +174,7 @@ static void *open_and_close(void *object)
 {
     struct dragon_object mine;
 
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 200000; i++) {
         if (dragon_object_open(pool, &((struct dragon_object *)object)->handle, KIND, STATE_BYTES,
                                &mine) < 0)
             return (void *)1;

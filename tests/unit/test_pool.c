@@ -88,12 +88,12 @@ Test(pool, sizes_are_rounded_up_to_chunks_of_64_kib)
     }
 }
 
-Test(pool, a_size_that_no_address_space_holds_is_an_error)
+Test(pool, no_size_and_one_that_no_address_space_holds_are_errors)
 {
-    uint64_t sizes[] = {UINT64_C(1) << 48, UINT64_C(1) << 63, UINT64_MAX - 70000, UINT64_MAX};
+    uint64_t sizes[] = {0, UINT64_C(1) << 48, UINT64_C(1) << 63, UINT64_MAX - 70000, UINT64_MAX};
     struct dragon_pool *other;
 
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         cr_assert_lt(dragon_pool_create_managed(sizes[i], NODE, 1, &other), 0, "%lx",
                      (unsigned long)sizes[i]);
 }
@@ -286,13 +286,14 @@ Test(pool, a_stale_handle_is_refused)
 Test(pool, holding_a_stale_handle_changes_nothing)
 {
     struct dragon_handle old = alloc(100, HOLDER), new;
+    uint32_t before;
 
     cr_assert_eq(dragon_pool_free(pool, &old), 0);
-    dragon_pool_hold(pool, &old, HOLDER + 1);
+    cr_assert_eq(dragon_pool_hold(pool, &old, HOLDER + 1, &before), -EBADMSG);
     cr_assert(dragon_pool_check(pool));
     new = alloc(100, HOLDER);
     cr_assert_eq(new.offset, old.offset);
-    dragon_pool_hold(pool, &old, HOLDER + 1);
+    cr_assert_eq(dragon_pool_hold(pool, &old, HOLDER + 1, &before), -EBADMSG);
     cr_assert_eq(dragon_pool_sweep(pool, HOLDER + 1), 0);
     cr_assert_eq(resolve(&new), 0);
 }
@@ -339,9 +340,11 @@ Test(pool, statistics_follow_blocks_exactly)
 Test(pool, sweep_frees_what_a_holder_has)
 {
     struct dragon_handle mine = alloc(100, HOLDER), given = alloc(100, HOLDER);
+    uint32_t before;
 
     alloc(100000, HOLDER);
-    dragon_pool_hold(pool, &given, DRAGON_HOLDER_SHARED);
+    cr_assert_eq(dragon_pool_hold(pool, &given, DRAGON_HOLDER_SHARED, &before), 0);
+    cr_assert_eq(before, HOLDER);
     cr_assert_eq(dragon_pool_sweep(pool, HOLDER), 2);
     cr_assert_eq(resolve(&mine), -EBADMSG);
     cr_assert_eq(resolve(&given), 0);

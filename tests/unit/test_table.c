@@ -102,6 +102,16 @@ Test(table, a_released_slot_is_not_found_and_serves_again)
     cr_assert_eq(claim(), first);
 }
 
+Test(table, a_claimed_slot_has_no_ring_of_its_last_owner)
+{
+    uint32_t slot = claim();
+
+    dragon_doorbell_ring(&dragon_table_slot(&table, slot)->doorbell, 5);
+    dragon_table_release(&table, slot);
+    cr_assert_eq(claim(), slot);
+    cr_assert_eq(dragon_table_slot(&table, slot)->doorbell.ready[0], 0);
+}
+
 Test(table, releasing_a_slot_that_does_not_exist_is_fine)
 {
     dragon_table_release(&table, 100000);
@@ -201,14 +211,14 @@ Test(table, the_slot_of_an_earlier_process_with_a_living_pid_is_taken_over)
     uint32_t left;
 
     fill_but_one();
-    left = claim_for(getpid(), own_ticks + 1);
+    left = claim_for(getppid(), 1); /* not when our parent started */
     cr_assert_eq(claim(), left);
 }
 
 Test(table, slots_of_living_processes_are_not_taken_over)
 {
     fill_but_one();
-    claim_for(getpid(), 0); /* it has not said yet when it started */
+    claim_for(getppid(), 0); /* it has not said yet when it started */
     cr_assert_eq(claim(), DRAGON_TABLE_FIRST_SLOTS);
 }
 
@@ -218,8 +228,37 @@ Test(table, a_dead_slot_is_taken_over_even_if_its_sweeper_died)
 
     fill_but_one();
     left = claim_for(dead_pid(), 1);
+    give_blocks(left, 3);
     dragon_table_slot(&table, left)->state = DRAGON_TABLE_DEAD;
     cr_assert_eq(claim(), left);
+    cr_assert_eq(n_blocks(), 0);
+}
+
+Test(table, a_process_releases_what_an_earlier_one_with_its_pid_left)
+{
+    uint32_t left = claim_for(getpid(), own_ticks + 1), found;
+
+    claim_for(getppid(), 0);
+    give_blocks(left, 3);
+    cr_assert_eq(claim(), left);
+    cr_assert_eq(n_blocks(), 0);
+    cr_assert(dragon_table_find(&table, getpid(), &found));
+    cr_assert_eq(dragon_table_slot(&table, found)->start_ticks, own_ticks);
+}
+
+Test(table, sweeping_the_dead_leaves_the_living)
+{
+    uint32_t living = claim(), dead = claim_for(dead_pid(), 1), found;
+
+    give_blocks(living, 2);
+    give_blocks(dead, 3);
+    dragon_table_sweep_dead(&table);
+    cr_assert_eq(n_blocks(), 5, "nobody has seen the death yet");
+    dragon_table_slot(&table, dead)->state = DRAGON_TABLE_DEAD;
+    dragon_table_sweep_dead(&table);
+    cr_assert_eq(n_blocks(), 2);
+    cr_assert_eq(dragon_table_slot(&table, dead)->state, DRAGON_TABLE_FREE);
+    cr_assert(dragon_table_find(&table, getpid(), &found));
 }
 
 static int die_locked(void *argument)

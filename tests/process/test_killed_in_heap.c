@@ -1,0 +1,201 @@
+/* A process is killed in the middle of an allocation or a release: the others
+ * go on at once, keep what they have, and can take back what it had. */
+#include "support/heap_walk.h"
+#include "support/test_point.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#define SIZE_BYTES (UINT64_C(4) << 20)
+#define MINE DRAGON_HOLDER_FIRST_SLOT
+#define VICTIMS (DRAGON_HOLDER_FIRST_SLOT + 1)
+#define N_MINE 100
+
+TestSuite(killed_in_heap, .timeout = 60);
+
+static struct dragon_pool *pool;
+static struct dragon_handle mine[N_MINE];
+
+/* Blocks of many sizes, some of the victim's between mine. */
+static void open_pool(void)
+{
+    struct dragon_handle handle;
+
+    cr_assert_eq(dragon_pool_create_managed(SIZE_BYTES, 7, 1, &pool), 0);
+    for (int i = 0; i < N_MINE; i++) {
+        uint64_t size_bytes = (uint64_t)(1 + i * 41);
+
+        cr_assert_eq(dragon_pool_alloc(pool, size_bytes, MINE, &mine[i]), 0);
+        memset(dragon_pool_at(pool, mine[i].offset), i, size_bytes);
+        cr_assert_eq(dragon_pool_alloc(pool, size_bytes, VICTIMS, &handle), 0);
+    }
+}
+
+static bool mine_are_whole(void)
+{
+    for (int i = 0; i < N_MINE; i++) {
+        uint64_t size_bytes;
+        void *address;
+
+        if (dragon_pool_resolve(pool, &mine[i], &address, &size_bytes) != 0 ||
+            size_bytes != (uint64_t)(1 + i * 41))
+            return false;
+        for (uint64_t j = 0; j < size_bytes; j++)
+            if (((unsigned char *)address)[j] != i)
+                return false;
+    }
+    return true;
+}
+
+static uint64_t n_blocks(void)
+{
+    struct dragon_pool_statistics statistics;
+
+    dragon_pool_statistics(pool, &statistics);
+    return statistics.n_blocks;
+}
+
+static void alloc_and_free_at_once(void)
+{
+    int64_t begin_ns = dragon_now_ns();
+    struct dragon_handle handle;
+
+    for (int i = 0; i < 50; i++) {
+        cr_assert_eq(dragon_pool_alloc(pool, (uint64_t)(1 + i * 700), MINE, &handle), 0);
+        cr_assert_eq(dragon_pool_free(pool, &handle), 0);
+    }
+    cr_assert_lt(dragon_now_ns() - begin_ns, TEST_SECOND);
+}
+
+static void check_survivors(uint64_t n_victims_low, uint64_t n_victims_high)
+{
+    uint64_t n_swept;
+
+    alloc_and_free_at_once();
+    cr_assert(pool_is_sane(pool));
+    n_swept = dragon_pool_sweep(pool, VICTIMS);
+    cr_assert_geq(n_swept, n_victims_low);
+    cr_assert_leq(n_swept, n_victims_high);
+    cr_assert_eq(n_blocks(), N_MINE);
+    cr_assert(mine_are_whole());
+    for (int i = 0; i < N_MINE; i++)
+        cr_assert_eq(dragon_pool_free(pool, &mine[i]), 0);
+    cr_assert_eq(n_blocks(), 0);
+    cr_assert(pool_is_sane(pool));
+    dragon_pool_close(pool);
+}
+
+static int alloc_one(void *size_bytes)
+{
+    struct dragon_handle handle;
+
+    return dragon_pool_alloc(pool, *(uint64_t *)size_bytes, VICTIMS, &handle);
+}
+
+static int alloc_and_free_one(void *size_bytes)
+{
+    struct dragon_handle handle;
+    int r = dragon_pool_alloc(pool, *(uint64_t *)size_bytes, VICTIMS, &handle);
+
+    return r == 0 ? dragon_pool_free(pool, &handle) : r;
+}
+
+/* A size whose class has a chunk already, and one that needs a new chunk. */
+static uint64_t sizes[] = {100, 16000};
+
+Test(killed_in_heap, before_the_holder_is_stored_there_is_no_block)
+{
+    for (int i = 0; i < 2; i++) {
+        open_pool();
+        cr_assert(child_dies_at("heap-before-holder-store", alloc_one, &sizes[i]));
+        check_survivors(N_MINE, N_MINE);
+    }
+}
+
+Test(killed_in_heap, after_the_holder_is_stored_there_is_a_block)
+{
+    for (int i = 0; i < 2; i++) {
+        open_pool();
+        cr_assert(child_dies_at("heap-after-holder-store", alloc_one, &sizes[i]));
+        check_survivors(N_MINE + 1, N_MINE + 1);
+    }
+}
+
+Test(killed_in_heap, after_the_holder_is_cleared_the_block_is_free)
+{
+    for (int i = 0; i < 2; i++) {
+        open_pool();
+        cr_assert(child_dies_at("heap-after-holder-clear", alloc_and_free_one, &sizes[i]));
+        check_survivors(N_MINE, N_MINE);
+    }
+}
+
+static int sweep(void *argument)
+{
+    (void)argument;
+    dragon_pool_sweep(pool, VICTIMS);
+    return 0;
+}
+
+Test(killed_in_heap, a_sweep_that_was_cut_short_can_be_done_again)
+{
+    open_pool();
+    cr_assert(child_dies_at("heap-after-holder-clear", sweep, NULL));
+    check_survivors(N_MINE - 1, N_MINE - 1);
+}
+
+Test(killed_in_heap, many_deaths_in_a_row_leave_a_whole_heap)
+{
+    open_pool();
+    for (int i = 0; i < 20; i++) {
+        cr_assert(child_dies_at("heap-after-holder-store", alloc_one, &sizes[i % 2]));
+        cr_assert(child_dies_at("heap-before-holder-store", alloc_one, &sizes[i % 2]));
+    }
+    check_survivors(N_MINE + 20, N_MINE + 20);
+}
+
+Test(killed_in_heap, a_block_of_a_dead_allocation_gets_no_name_that_was_used)
+{
+    struct dragon_handle before, after;
+
+    open_pool();
+    cr_assert_eq(dragon_pool_alloc(pool, 100, MINE, &before), 0);
+    cr_assert_eq(dragon_pool_free(pool, &before), 0);
+    cr_assert(child_dies_at("heap-before-holder-store", alloc_one, &sizes[0]));
+    for (int i = 0; i < 1000; i++) {
+        cr_assert_eq(dragon_pool_alloc(pool, 100, MINE, &after), 0);
+        cr_assert_not(dragon_handle_is_same(&before, &after));
+        cr_assert_gt(after.generation, before.generation + 1);
+    }
+}
+
+/* Dies with the lock, and with all that the heap knows by heart wrong. */
+static int forget_and_die(void *argument)
+{
+    struct heap_view view;
+    struct dragon_heap_header *header;
+
+    (void)argument;
+    heap_view_open(&view, pool);
+    header = view.heap.header;
+    if (dragon_mutex_lock(&header->mutex) != 0)
+        return 1;
+    header->n_used = 1;
+    header->scan_from = header->n_committed;
+    header->used_bytes = 12345;
+    header->n_blocks = 12345;
+    memset(header->partial, 0, sizeof header->partial);
+    memset(header->cached_runs, 0, sizeof header->cached_runs);
+    /* The rest of a run whose first chunk was not marked any more. */
+    view.heap.chunks[header->n_committed - 1].kind = DRAGON_HEAP_CHUNK_RUN_REST;
+    kill(getpid(), SIGKILL);
+    return 2;
+}
+
+Test(killed_in_heap, lists_and_counters_are_rebuilt_from_holders_and_kinds)
+{
+    open_pool();
+    cr_assert_eq(dragon_pool_prefault(pool, SIZE_BYTES), 0);
+    cr_assert_eq(child_result(child_start(forget_and_die, NULL)), 256 + SIGKILL);
+    check_survivors(N_MINE, N_MINE);
+}

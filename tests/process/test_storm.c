@@ -1,0 +1,240 @@
+/* Processes that allocate, send and receive are killed at random moments, again
+ * and again. What has to hold in the end is counted message by message. */
+#include "support/channel_fixture.h"
+#include "support/heap_walk.h"
+#include "support/seed.h"
+#include "support/shared_page.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#define N_KILLS 300
+#define N_IDS (UINT64_C(1) << 20)
+#define LARGEST_BLOCK_BYTES 100000
+#define LONGEST_LIFE_US 8000
+
+TestSuite(storm, .timeout = 120);
+
+enum role { SENDER, RECEIVER, ALLOCATOR, N_ROLES };
+
+struct record {
+    _Atomic uint64_t next_id;
+    _Atomic unsigned char tried[N_IDS], sent[N_IDS], received[N_IDS];
+};
+
+static struct channel_fixture fixture;
+static struct record *record;
+
+struct worker {
+    pid_t pid;
+    enum role role;
+    uint64_t seed;
+    uint32_t holder;
+};
+
+static unsigned char fill_of(uint64_t id)
+{
+    return (unsigned char)(id * 7 + 1);
+}
+
+/* One in four messages has a block, filled with a byte that follows from its id. */
+static int fill_message(uint64_t id, uint32_t holder, struct seed *seed,
+                        struct dragon_message *message)
+{
+    uint64_t size_bytes = 1 + seed_below(seed, LARGEST_BLOCK_BYTES);
+    struct dragon_handle handle;
+    int r;
+
+    *message = message_of(id);
+    if (seed_below(seed, 4) != 0)
+        return 0;
+    r = attach_block(fixture.pool, size_bytes, holder, message, &handle);
+    if (r == 0)
+        memset(dragon_pool_at(fixture.pool, handle.offset), fill_of(id), size_bytes);
+    return r == DRAGON_POOL_FULL ? 0 : r;
+}
+
+static int send_for_ever(const struct worker *worker)
+{
+    struct seed seed = seed_from(worker->seed);
+    struct dragon_message message;
+
+    for (;;) {
+        uint64_t id = atomic_fetch_add(&record->next_id, 1);
+
+        if (id >= N_IDS)
+            return 0;
+        atomic_store(&record->tried[id], 1);
+        if (fill_message(id, worker->holder, &seed, &message) != 0 ||
+            dragon_channel_send(&fixture.channel, &message, test_soon()) != 0)
+            return 1;
+        atomic_store(&record->sent[id], 1);
+    }
+}
+
+/* Free a message's block; false if it is not what its sender made it. */
+static bool take_block(const struct dragon_message *message, uint32_t holder)
+{
+    unsigned char *bytes;
+    struct dragon_handle handle;
+    uint64_t size_bytes;
+    uint32_t before;
+
+    if (!dragon_message_has_block(message))
+        return true;
+    if (dragon_pool_find(fixture.pool, message->block_offset, &handle, &size_bytes) != 0 ||
+        handle.generation != message->block_generation ||
+        dragon_pool_hold(fixture.pool, &handle, holder, &before) != 0 ||
+        before != DRAGON_HOLDER_CHANNEL)
+        return false;
+    bytes = dragon_pool_at(fixture.pool, handle.offset);
+    for (uint64_t i = 0; i < size_bytes; i += 97)
+        if (bytes[i] != fill_of(number_in(message)))
+            return false;
+    return dragon_pool_free(fixture.pool, &handle) == 0;
+}
+
+static bool take(const struct dragon_message *message, uint32_t holder)
+{
+    uint64_t id = number_in(message);
+
+    if (message->kind != MESSAGE_KIND || id >= N_IDS)
+        return false;
+    atomic_fetch_add(&record->received[id], 1);
+    return take_block(message, holder);
+}
+
+static int receive_for_ever(const struct worker *worker)
+{
+    struct dragon_message message;
+
+    for (;;) {
+        if (dragon_channel_receive(&fixture.channel, &message, test_soon()) != 0)
+            return 1;
+        if (!take(&message, worker->holder))
+            return 2;
+    }
+}
+
+static int allocate_for_ever(const struct worker *worker)
+{
+    struct seed seed = seed_from(worker->seed);
+    struct dragon_handle handles[16] = {0};
+
+    for (;;) {
+        struct dragon_handle *handle = &handles[seed_below(&seed, 16)];
+        uint64_t largest = seed_below(&seed, 4) ? 3000 : LARGEST_BLOCK_BYTES;
+        int r;
+
+        if (handle->generation && dragon_pool_free(fixture.pool, handle) != 0)
+            return 1;
+        r = dragon_pool_alloc(fixture.pool, seed_below(&seed, largest), worker->holder, handle);
+        if (r == DRAGON_POOL_FULL)
+            handle->generation = 0;
+        else if (r < 0)
+            return 2;
+    }
+}
+
+static int work(void *argument)
+{
+    const struct worker *worker = argument;
+
+    switch (worker->role) {
+    case SENDER:
+        return send_for_ever(worker);
+    case RECEIVER:
+        return receive_for_ever(worker);
+    default:
+        return allocate_for_ever(worker);
+    }
+}
+
+static void start(struct worker *worker, struct seed *seed)
+{
+    worker->seed = seed_next(seed);
+    worker->pid = child_start(work, worker);
+}
+
+/* Kill one of the workers and take back what it held. The next one of its role
+ * takes its place. */
+static void kill_one(struct worker *worker, struct seed *seed)
+{
+    usleep((useconds_t)seed_below(seed, LONGEST_LIFE_US));
+    cr_assert_eq(child_kill(worker->pid), 256 + SIGKILL, "role %d failed before it was killed",
+                 worker->role);
+    dragon_pool_sweep(fixture.pool, worker->holder);
+    cr_assert(dragon_channel_check(&fixture.channel));
+    start(worker, seed);
+}
+
+static void receive_the_rest(void)
+{
+    struct dragon_message message;
+    int r;
+
+    while ((r = dragon_channel_receive(&fixture.channel, &message, DRAGON_AT_ONCE)) == 0)
+        cr_assert(take(&message, DRAGON_HOLDER_FIRST_SLOT));
+    cr_assert_eq(r, DRAGON_CHANNEL_EMPTY);
+}
+
+static void check_record(uint64_t n_killed_receivers)
+{
+    uint64_t n = atomic_load(&record->next_id), n_lost = 0, n_sent = 0;
+
+    for (uint64_t i = 0; i < n && i < N_IDS; i++) {
+        cr_assert_leq(record->received[i], 1, "message %lu came twice", (unsigned long)i);
+        cr_assert(record->tried[i] || !record->received[i]);
+        n_lost += record->sent[i] && !record->received[i];
+        n_sent += record->sent[i];
+    }
+    fprintf(stderr, "# storm: %lu messages sent, %lu lost with %lu receivers\n",
+            (unsigned long)n_sent, (unsigned long)n_lost, (unsigned long)n_killed_receivers);
+    cr_assert_leq(n_lost, n_killed_receivers);
+    cr_assert_gt(n_sent, 1000, "nothing was tested");
+}
+
+/* max_messages keeps the senders from running away from the receivers. */
+static void run_storm(uint64_t max_messages)
+{
+    struct seed seed = seed_new("storm");
+    struct worker workers[2 * N_ROLES];
+    uint64_t n_killed[N_ROLES] = {0};
+
+    channel_fixture_open(&fixture, UINT64_C(64) << 20, max_messages, DRAGON_CHANNEL_UNBOUNDED);
+    record = shared_page(sizeof *record);
+    for (uint32_t i = 0; i < 2 * N_ROLES; i++) {
+        workers[i] =
+            (struct worker){.role = i % N_ROLES, .holder = DRAGON_HOLDER_FIRST_SLOT + 1 + i};
+        start(&workers[i], &seed);
+    }
+    for (int i = 0; i < N_KILLS / 2; i++) {
+        struct worker *worker = &workers[seed_below(&seed, 2 * N_ROLES)];
+
+        kill_one(worker, &seed);
+        n_killed[worker->role]++;
+    }
+    for (int i = 0; i < 2 * N_ROLES; i++) {
+        cr_assert_eq(child_kill(workers[i].pid), 256 + SIGKILL);
+        n_killed[workers[i].role]++;
+    }
+    for (int i = 0; i < 2 * N_ROLES; i++)
+        dragon_pool_sweep(fixture.pool, workers[i].holder);
+    receive_the_rest();
+    check_record(n_killed[RECEIVER]);
+    cr_assert(dragon_channel_check(&fixture.channel));
+    cr_assert(pool_is_sane(fixture.pool));
+    /* A killed sender or receiver may leave one block or one ring behind. */
+    cr_assert_leq(channel_fixture_blocks_left(&fixture), n_killed[SENDER] + n_killed[RECEIVER]);
+    cr_assert(pool_is_sane(fixture.pool));
+}
+
+Test(storm, kills_over_a_growing_channel_lose_at_most_what_was_in_hand)
+{
+    run_storm(2000);
+}
+
+Test(storm, kills_over_a_short_channel_lose_at_most_what_was_in_hand)
+{
+    run_storm(5);
+}

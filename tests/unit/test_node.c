@@ -1,0 +1,496 @@
+#include "memory/pool.h"
+#include "node/node.h"
+#include "node/threads.h"
+#include "support/shared_page.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+TestSuite(node, .timeout = 60);
+
+static const struct dragon_node_options new_node = {.attach_fd = -1, .start_threads = true};
+static const struct dragon_node_options quiet_node = {.attach_fd = -1, .start_threads = false};
+
+static struct dragon_node *open_node(const struct dragon_node_options *options)
+{
+    struct dragon_node *node;
+
+    cr_assert_eq(dragon_node_open(options, &node), 0);
+    cr_assert_eq(dragon_node_current(), node);
+    return node;
+}
+
+static uint64_t n_blocks(struct dragon_pool *pool)
+{
+    struct dragon_pool_statistics statistics;
+
+    dragon_pool_statistics(pool, &statistics);
+    return statistics.n_blocks;
+}
+
+/* What forked children report. */
+struct report {
+    _Atomic int fd;    /* of the head's pool; 0: not yet */
+    _Atomic int state; /* how far the child is */
+    _Atomic uint32_t holder;
+};
+
+static bool is_there(void *word)
+{
+    return atomic_load((_Atomic int *)word) != 0;
+}
+
+/* ---- opening ---- */
+
+Test(node, the_first_process_is_the_head)
+{
+    struct dragon_node *node = open_node(&new_node);
+    uint32_t holder, again;
+
+    cr_assert(dragon_node_is_head(node));
+    cr_assert_neq(dragon_node_id(node), 0);
+    cr_assert_eq(dragon_pool_node(dragon_node_pool(node)), dragon_node_id(node));
+    cr_assert_eq(dragon_node_holder(node, &holder), 0);
+    cr_assert_geq(holder, DRAGON_HOLDER_FIRST_SLOT);
+    cr_assert_eq(dragon_node_holder(node, &again), 0);
+    cr_assert_eq(again, holder);
+    cr_assert_eq(dragon_node_error(), 0);
+}
+
+Test(node, a_process_has_none_at_first)
+{
+    cr_assert_null(dragon_node_current());
+    cr_assert_eq(dragon_node_error(), 0);
+    dragon_node_leave();
+}
+
+Test(node, a_process_has_one_at_a_time)
+{
+    struct dragon_node_options options = {.attach_fd = dup(0)};
+    struct dragon_node *other;
+
+    open_node(&quiet_node);
+    cr_assert_eq(dragon_node_open(&options, &other), -EBUSY);
+    cr_assert_lt(fcntl(options.attach_fd, F_GETFD), 0, "it is closed all the same");
+    dragon_node_leave();
+    cr_assert_null(dragon_node_current());
+    open_node(&quiet_node);
+}
+
+static int file_without_pool(void)
+{
+    int fd = memfd_create("test", 0);
+
+    cr_assert_eq(ftruncate(fd, 1 << 20), 0);
+    return fd;
+}
+
+static int pool_without_node(void)
+{
+    struct dragon_pool *pool;
+    int fd;
+
+    cr_assert_eq(dragon_pool_create_managed(1 << 20, 7, 1, &pool), 0);
+    fd = dup(dragon_pool_fd(pool));
+    dragon_pool_close(pool);
+    return fd;
+}
+
+Test(node, what_is_no_pool_of_a_node_is_refused)
+{
+    struct dragon_node *node;
+
+    for (int i = 0; i < 2; i++) {
+        struct dragon_node_options options = {.attach_fd =
+                                                  i ? file_without_pool() : pool_without_node()};
+
+        cr_assert_eq(dragon_node_open(&options, &node), -EBADMSG);
+        cr_assert_null(dragon_node_current());
+        cr_assert_lt(fcntl(options.attach_fd, F_GETFD), 0);
+    }
+}
+
+Test(node, an_opening_that_fails_behind_the_scenes_is_told)
+{
+    struct dragon_node_options options = {.attach_fd = file_without_pool(), .start_threads = true};
+    struct dragon_node *node;
+
+    cr_assert_eq(dragon_node_open(&options, &node), 0);
+    cr_assert_null(dragon_node_current());
+    cr_assert_eq(dragon_node_error(), -EBADMSG);
+    cr_assert_lt(fcntl(options.attach_fd, F_GETFD), 0);
+}
+
+Test(node, a_planned_one_is_opened_when_it_is_first_asked_for)
+{
+    int first_fd = dup(0), next_fd;
+
+    close(first_fd);
+    dragon_node_plan(&new_node);
+    next_fd = dup(0);
+    cr_assert_eq(next_fd, first_fd, "nothing is open yet");
+    cr_assert_not_null(dragon_node_current());
+    cr_assert(dragon_node_is_head(dragon_node_current()));
+}
+
+Test(node, beginning_twice_opens_one)
+{
+    struct dragon_node *node;
+
+    dragon_node_begin();
+    cr_assert_null(dragon_node_current());
+    dragon_node_plan(&new_node);
+    dragon_node_begin();
+    dragon_node_begin();
+    node = dragon_node_current();
+    cr_assert_not_null(node);
+    cr_assert_eq(dragon_node_current(), node);
+}
+
+Test(node, a_planned_one_that_cannot_be_opened_says_why)
+{
+    struct dragon_node_options options = {.attach_fd = file_without_pool()};
+
+    dragon_node_plan(&options);
+    cr_assert_null(dragon_node_current());
+    cr_assert_eq(dragon_node_error(), -EBADMSG);
+}
+
+/* ---- runtime threads ---- */
+
+static int count_threads(const char *name)
+{
+    DIR *folder = opendir("/proc/self/task");
+    struct dirent *entry;
+    int n = 0;
+
+    while ((entry = readdir(folder)) != NULL) {
+        char path[300], comm[32] = "";
+        FILE *file;
+
+        snprintf(path, sizeof path, "/proc/self/task/%s/comm", entry->d_name);
+        file = fopen(path, "r");
+        if (!file)
+            continue;
+        if (fgets(comm, sizeof comm, file))
+            comm[strcspn(comm, "\n")] = '\0';
+        fclose(file);
+        n += strcmp(comm, name) == 0;
+    }
+    closedir(folder);
+    return n;
+}
+
+static bool has_thread(void *name)
+{
+    return count_threads(name) == 1;
+}
+
+Test(node, the_head_has_three_threads_with_names)
+{
+    open_node(&new_node);
+    cr_assert(becomes_true(has_thread, "dragon/memory"));
+    cr_assert(becomes_true(has_thread, "dragon/channels"));
+    cr_assert(becomes_true(has_thread, "dragon/watch"));
+}
+
+Test(node, without_threads_there_are_none)
+{
+    struct dragon_node *node = open_node(&quiet_node);
+
+    dragon_node_pool(node);
+    cr_assert_eq(dragon_node_watch_child(node, getppid()), 0);
+    cr_assert_eq(count_threads("dragon/memory"), 0);
+    cr_assert_eq(count_threads("dragon/channels"), 0);
+    cr_assert_eq(count_threads("dragon/watch"), 0);
+}
+
+static bool has_committed(void *pool)
+{
+    struct dragon_pool_statistics statistics;
+
+    dragon_pool_statistics(pool, &statistics);
+    return statistics.committed_bytes >= 1 << 20;
+}
+
+Test(node, the_first_use_of_the_pool_brings_memory)
+{
+    cr_assert(becomes_true(has_committed, dragon_node_pool(open_node(&new_node))));
+}
+
+/* ---- closing and forking ---- */
+
+Test(node, closing_frees_the_blocks_of_this_process_only)
+{
+    struct dragon_node *node = open_node(&quiet_node);
+    struct dragon_pool *pool = dragon_node_pool(node);
+    struct dragon_handle handle;
+    uint64_t n_before = n_blocks(pool);
+    uint32_t holder;
+
+    cr_assert_eq(dragon_node_holder(node, &holder), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, 100, holder, &handle), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, 100000, holder, &handle), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, 100, DRAGON_HOLDER_SHARED, &handle), 0);
+    dragon_node_leave();
+    cr_assert_eq(n_blocks(pool), n_before + 1);
+}
+
+static int hold_blocks(struct dragon_node *node, int n, uint32_t *holder_out)
+{
+    struct dragon_handle handle;
+
+    if (dragon_node_holder(node, holder_out) < 0)
+        return 1;
+    for (int i = 0; i < n; i++)
+        if (dragon_pool_alloc(dragon_node_pool(node), 100, *holder_out, &handle) != 0)
+            return 2;
+    return 0;
+}
+
+static int fork_and_use(void *report)
+{
+    struct dragon_node *node = dragon_node_current();
+    uint32_t holder;
+
+    if (!node || dragon_node_is_head(node) || hold_blocks(node, 5, &holder) != 0)
+        return 1;
+    atomic_store(&((struct report *)report)->holder, holder);
+    dragon_node_leave();
+    return 0;
+}
+
+Test(node, a_forked_copy_has_a_slot_of_its_own_and_gives_it_back)
+{
+    struct report *report = shared_page(sizeof *report);
+    struct dragon_node *node = open_node(&new_node);
+    uint64_t n_before = n_blocks(dragon_node_pool(node));
+    uint32_t holder, slot;
+    pid_t child;
+
+    cr_assert_eq(dragon_node_holder(node, &holder), 0);
+    child = child_start(fork_and_use, report);
+    cr_assert_eq(child_result(child), 0);
+    cr_assert_neq(atomic_load(&report->holder), holder);
+    cr_assert_eq(n_blocks(dragon_node_pool(node)), n_before);
+    cr_assert_not(dragon_table_find(&node->table, child, &slot));
+    cr_assert(dragon_node_is_head(node));
+}
+
+/* ---- several processes ---- */
+
+/* A process that opens a node and tells where its pool is. */
+static int be_head(void *argument)
+{
+    struct report *report = argument;
+    struct dragon_node *node;
+
+    if (dragon_node_open(&new_node, &node) != 0 || !dragon_node_current() ||
+        dragon_node_invite(node) != 0)
+        return 1;
+    atomic_store(&report->fd, dragon_pool_fd(dragon_node_pool(node)));
+    pause();
+    return 0;
+}
+
+/* The pool of a head, as a child inherits it. */
+static int open_pool_of(pid_t head, struct report *report)
+{
+    char path[64];
+
+    if (!becomes_true(is_there, &report->fd))
+        return -1;
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", head, atomic_load(&report->fd));
+    return open(path, O_RDWR);
+}
+
+struct join {
+    pid_t head;
+    struct report *report;
+};
+
+static int join_and_wait(void *argument)
+{
+    struct join *join = argument;
+    struct dragon_node_options options = {
+        .attach_fd = open_pool_of(join->head, join->report),
+        .start_threads = true,
+    };
+    struct dragon_node *node;
+    uint32_t holder;
+
+    if (dragon_node_open(&options, &node) != 0 || !dragon_node_current() ||
+        dragon_node_is_head(node) || dragon_node_holder(node, &holder) != 0)
+        return 1;
+    atomic_store(&join->report->holder, holder);
+    atomic_store(&join->report->state, 1);
+    pause();
+    return 2;
+}
+
+Test(node, everybody_ends_with_the_head)
+{
+    struct report *report = shared_page(sizeof *report);
+    struct join join = {child_start(be_head, report), report};
+    pid_t member = child_start(join_and_wait, &join);
+    int64_t begin_ns;
+
+    cr_assert(becomes_true(is_there, &report->state));
+    begin_ns = dragon_now_ns();
+    cr_assert_eq(child_kill(join.head), 256 + SIGKILL);
+    cr_assert_eq(child_result(member), 256 + SIGKILL);
+    cr_assert_lt(dragon_now_ns() - begin_ns, TEST_SECOND);
+}
+
+Test(node, a_process_that_joins_shares_the_pool)
+{
+    struct report *report = shared_page(sizeof *report);
+    pid_t head = child_start(be_head, report);
+    struct dragon_node_options options = {.attach_fd = open_pool_of(head, report)};
+    struct dragon_node *node = open_node(&options);
+    uint32_t holder, slot;
+
+    cr_assert_not(dragon_node_is_head(node));
+    cr_assert(dragon_table_find(&node->table, head, &slot));
+    cr_assert_eq(dragon_node_holder(node, &holder), 0);
+    cr_assert_neq(holder, DRAGON_HOLDER_FIRST_SLOT + slot);
+    child_kill(head);
+}
+
+Test(node, one_whose_head_has_ended_cannot_be_joined)
+{
+    struct report *report = shared_page(sizeof *report);
+    pid_t head = child_start(be_head, report);
+    struct dragon_node_options options = {.attach_fd = open_pool_of(head, report)};
+    struct dragon_node *node;
+
+    child_kill(head);
+    cr_assert_eq(dragon_node_open(&options, &node), -ESRCH);
+    cr_assert_null(dragon_node_current());
+}
+
+Test(node, a_process_that_is_gone_can_be_neither_followed_nor_watched)
+{
+    struct dragon_node *node = open_node(&new_node);
+    pid_t child = child_start(fork_and_use, shared_page(sizeof(struct report)));
+
+    cr_assert_eq(child_result(child), 0);
+    cr_assert_eq(dragon_node_follow(node, child), -ESRCH);
+    cr_assert_eq(dragon_node_watch_child(node, child), -ESRCH);
+}
+
+static int pause_forever(void *argument)
+{
+    (void)argument;
+    pause();
+    return 0;
+}
+
+static int follow_other(void *argument)
+{
+    struct join *join = argument;
+    struct dragon_node *node = dragon_node_current();
+
+    if (!node || dragon_node_follow(node, join->head) != 0)
+        return 1;
+    atomic_store(&join->report->state, 1);
+    pause();
+    return 2;
+}
+
+Test(node, a_follower_ends_with_whom_it_follows)
+{
+    struct report *report = shared_page(sizeof *report);
+    struct join join = {.report = report};
+    pid_t follower;
+
+    open_node(&new_node);
+    join.head = child_start(pause_forever, NULL);
+    follower = child_start(follow_other, &join);
+    cr_assert(becomes_true(is_there, &report->state));
+    child_kill(join.head);
+    cr_assert_eq(child_result(follower), 256 + SIGKILL);
+}
+
+static int hold_and_wait(void *argument)
+{
+    struct report *report = argument;
+    uint32_t holder;
+
+    if (hold_blocks(dragon_node_current(), 50, &holder) != 0)
+        return 1;
+    atomic_store(&report->holder, holder);
+    atomic_store(&report->state, 1);
+    pause();
+    return 0;
+}
+
+struct expected {
+    struct dragon_node *node;
+    uint64_t n_blocks;
+    pid_t child;
+};
+
+static bool is_swept(void *argument)
+{
+    struct expected *expected = argument;
+    uint32_t slot;
+
+    return n_blocks(dragon_node_pool(expected->node)) == expected->n_blocks &&
+           !dragon_table_find(&expected->node->table, expected->child, &slot);
+}
+
+/* A watched child with 50 blocks in the given state of its slot is killed. */
+static bool is_swept_when_killed(uint32_t state)
+{
+    struct report *report = shared_page(sizeof *report);
+    struct expected expected = {.node = open_node(&new_node)};
+
+    expected.n_blocks = n_blocks(dragon_node_pool(expected.node));
+    expected.child = child_start(hold_and_wait, report);
+    cr_assert_eq(dragon_node_watch_child(expected.node, expected.child), 0);
+    cr_assert(becomes_true(is_there, &report->state));
+    dragon_table_slot(&expected.node->table, report->holder - DRAGON_HOLDER_FIRST_SLOT)->state =
+        state;
+    child_kill(expected.child);
+    return becomes_true(is_swept, &expected);
+}
+
+Test(node, what_a_killed_child_held_is_taken_back)
+{
+    cr_assert(is_swept_when_killed(DRAGON_TABLE_ALIVE));
+}
+
+/* Inside dragon_node_leave, after it has said so and before the sweep. */
+Test(node, what_a_child_held_that_was_killed_while_it_closed_is_taken_back)
+{
+    cr_assert(is_swept_when_killed(DRAGON_TABLE_ENDING));
+}
+
+static int leave_cleanly(void *argument)
+{
+    uint32_t holder;
+
+    (void)argument;
+    if (hold_blocks(dragon_node_current(), 5, &holder) != 0)
+        return 1;
+    dragon_node_leave();
+    return 0;
+}
+
+Test(node, many_children_leave_no_slot_and_no_block)
+{
+    struct dragon_node *node = open_node(&new_node);
+    uint64_t n_before = n_blocks(dragon_node_pool(node));
+    uint32_t n_slots = dragon_table_n_slots(&node->table);
+
+    for (int i = 0; i < 60; i++)
+        cr_assert_eq(child_result(child_start(leave_cleanly, NULL)), 0);
+    cr_assert_eq(n_blocks(dragon_node_pool(node)), n_before);
+    cr_assert_eq(dragon_table_n_slots(&node->table), n_slots);
+}
