@@ -2,7 +2,9 @@
  * The executable: command line -> node -> interpreter -> exit status.
  */
 
+#include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "allocator.h"
 #include "inspect/commands.h"
@@ -27,22 +29,29 @@ static int print_version(int detail)
 /* A child joins its node before anything else, so that it ends when the node's head does. All others
  * open one when it is first needed. A node that cannot open is no reason not to run a program that may
  * never use it: the first use of the runtime raises the error. */
-static void plan_node(const struct dragon_options *options)
+static int plan_node(const struct dragon_options *options)
 {
     const struct dragon_node_options node_options = {
         .attach_fd = options->attach_fd,
         .start_threads = true,
     };
     dragon_node_plan(&node_options);
-    if (options->attach_fd >= 0) {
-        dragon_node_current();
+    if (options->attach_fd < 0 || dragon_node_current()) {
+        return 0;
     }
+    /* Without its node a child would outlive everything that could end it. That the head has ended
+     * meanwhile needs no message. */
+    if (dragon_node_error() != -ESRCH) {
+        fprintf(stderr, "dragon: cannot join the program that started this process: %s\n",
+                strerror(-dragon_node_error()));
+    }
+    return -1;
 }
 
 static int run_python(const struct dragon_options *options)
 {
-    if (options->has_runtime) {
-        plan_node(options);
+    if (options->has_runtime && plan_node(options) < 0) {
+        return 1;
     }
     int status = dragon_interpreter_run(options);
     dragon_node_leave();

@@ -21,9 +21,11 @@ struct dragon_pool {
 
 /* ---- lifetime ---- */
 
-static bool is_good_size(uint64_t size_bytes)
+static int check_size(uint64_t size_bytes)
 {
-    return size_bytes > 0 && size_bytes <= LARGEST_POOL_BYTES;
+    if (size_bytes == 0)
+        return dragon_error_origin(-EINVAL);
+    return size_bytes <= LARGEST_POOL_BYTES ? 0 : dragon_error_origin(-ENOMEM);
 }
 
 static int finish_create(struct dragon_pool *pool, uint64_t node, uint32_t number,
@@ -44,10 +46,10 @@ int dragon_pool_create_managed(uint64_t size_bytes, uint64_t node, uint32_t numb
                                struct dragon_pool **pool_out)
 {
     struct dragon_pool *pool;
-    int r;
+    int r = check_size(size_bytes);
 
-    if (!is_good_size(size_bytes))
-        return dragon_error_origin(-EINVAL);
+    if (r < 0)
+        return dragon_error_trace(r);
     pool = dragon_alloc_zeroed(sizeof *pool);
     if (!pool)
         return dragon_error_origin(-ENOMEM);
@@ -69,10 +71,10 @@ int dragon_pool_create_named(const char *name, uint64_t size_bytes, uint64_t nod
                              struct dragon_pool **pool_out)
 {
     struct dragon_pool *pool;
-    int r;
+    int r = is_good_name(name) ? check_size(size_bytes) : dragon_error_origin(-EINVAL);
 
-    if (!is_good_name(name) || !is_good_size(size_bytes))
-        return dragon_error_origin(-EINVAL);
+    if (r < 0)
+        return dragon_error_trace(r);
     if (strlen(name) > NAME_MAX_BYTES)
         return dragon_error_origin(-ENAMETOOLONG);
     pool = dragon_alloc_zeroed(sizeof *pool);

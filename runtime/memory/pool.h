@@ -40,7 +40,7 @@ enum dragon_pool_outcome {
 
 /* A pool without a name that may grow to size_bytes (at least 64 KiB; rounded
  * up to 64 KiB). node and pool go into the handles of its blocks. -EINVAL: a
- * size of 0, or more than fits. */
+ * size of 0. -ENOMEM: no such size fits. */
 int dragon_pool_create_managed(uint64_t size_bytes, uint64_t node, uint32_t number,
                                struct dragon_pool **pool_out);
 

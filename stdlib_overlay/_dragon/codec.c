@@ -346,10 +346,7 @@ static PyObject *sink_write(struct sink *self, PyObject *data)
     Py_RETURN_NONE;
 }
 
-/* The pickler's buffer_callback: a false result means out of band. What is
- * read-only goes out of band at any size: inside the pickle it would arrive as
- * bytes, and an array over them read-only, where the standard library's is
- * writable. */
+/* The pickler's buffer_callback: a false result means out of band. */
 static PyObject *sink_take_buffer(struct sink *self, PyObject *pickle_buffer)
 {
     PyObject *raw = PyObject_CallMethod(pickle_buffer, "raw", NULL);
@@ -359,7 +356,7 @@ static PyObject *sink_take_buffer(struct sink *self, PyObject *pickle_buffer)
         PyErr_Clear(); /* not contiguous: inside the pickle */
         Py_RETURN_TRUE;
     }
-    if (PyMemoryView_GET_BUFFER(raw)->len < LARGE_BYTES && !PyMemoryView_GET_BUFFER(raw)->readonly) {
+    if (PyMemoryView_GET_BUFFER(raw)->len < LARGE_BYTES) {
         Py_DECREF(raw);
         Py_RETURN_TRUE;
     }
@@ -454,6 +451,37 @@ static uint64_t version_of(PyObject *dict)
 #endif
 }
 
+static bool numpy_is_loaded(void)
+{
+    PyObject *modules = PyImport_GetModuleDict();
+
+    return modules && PyDict_GetItemString(modules, "numpy") != NULL;
+}
+
+/* Arrays need a word in how they travel: dragon_overlay.reduction.reduce_array
+ * says why. A program's own reducer goes before ours. */
+static int add_array_reducer(struct dragon_py_state *state, PyObject *table)
+{
+    PyObject *type, *reducer;
+    int r = -1;
+
+    state->knows_arrays = numpy_is_loaded();
+    if (!state->knows_arrays)
+        return 0;
+    type = import_attribute("numpy", "ndarray");
+    reducer = type ? import_attribute("dragon_overlay.reduction", "reduce_array") : NULL;
+    if (reducer)
+        r = PyDict_SetItem(table, type, reducer);
+    else if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear(); /* numpy is being imported */
+        state->knows_arrays = false;
+        r = 0;
+    }
+    Py_XDECREF(reducer);
+    Py_XDECREF(type);
+    return r;
+}
+
 /* The reducers of copyreg and those registered with ForkingPickler, in one
  * dictionary: a look-up in a chain of two maps, in Python, for every object
  * costs more than the pickle. Made anew when either has changed. */
@@ -463,12 +491,18 @@ static int update_reducers(struct dragon_py_state *state, PyObject *pickler)
     PyObject *table;
     int r;
 
-    if (pickler == state->pickler && memcmp(versions, state->reducers_versions, sizeof versions) == 0)
+    if (pickler == state->pickler &&
+        memcmp(versions, state->reducers_versions, sizeof versions) == 0 &&
+        (state->knows_arrays || !numpy_is_loaded()))
         return 0;
-    table = PyDict_Copy(state->copyreg_table);
+    table = PyDict_New();
     if (!table)
         return -1;
-    r = PyDict_Update(table, state->extra_reducers);
+    r = add_array_reducer(state, table);
+    if (r == 0)
+        r = PyDict_Update(table, state->copyreg_table);
+    if (r == 0)
+        r = PyDict_Update(table, state->extra_reducers);
     if (r == 0)
         r = PyObject_SetAttrString(pickler, "dispatch_table", table);
     Py_DECREF(table);

@@ -36,6 +36,7 @@ struct dragon_py_state {
     PyObject *extra_reducers; /* of multiprocessing.reduction.ForkingPickler */
     PyObject *copyreg_table;
     uint64_t reducers_versions[2];
+    bool knows_arrays; /* the reducers have one for numpy.ndarray */
     bool pickler_is_busy;
     PyObject *unpickle;
 };

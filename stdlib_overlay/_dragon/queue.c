@@ -15,7 +15,7 @@
 #include "memory/pool.h"
 #include "node/node.h"
 
-#include <string.h>
+#include <frameobject.h> /* PyTraceBack_Here */
 
 #define LOOKS_WITH_GIL 20
 
@@ -271,9 +271,13 @@ static int send_message(struct queue *self, const struct dragon_message *message
 static PyObject *report_pickling_failure(struct queue *self, PyObject *object)
 {
     PyObject *type, *error, *traceback, *handled, *result = NULL;
+    PyFrameObject *caller = PyEval_GetFrame();
 
     if (!PyErr_ExceptionMatches(PyExc_Exception))
         return NULL;
+    /* The pickler is C code: without this no line of the program would show. */
+    if (caller)
+        PyTraceBack_Here(caller);
     PyErr_Fetch(&type, &error, &traceback);
     PyErr_NormalizeException(&type, &error, &traceback);
     if (traceback)

@@ -48,3 +48,19 @@ def reduce(shared_object: Any) -> tuple[Any, ...]:
     """``__reduce__`` of all types of the overlay: the object's name and its own attributes."""
     arguments = (type(shared_object), export(shared_object), dict(shared_object.__dict__))
     return rebuild, arguments
+
+
+#: From this size on a buffer travels out of band (LARGE_BYTES in _dragon/codec.c).
+_LARGE_BYTES = 65536
+
+
+def reduce_array(array: Any) -> tuple[Any, ...]:
+    """``numpy.ndarray`` in a message.
+
+    Large arrays go out of band and arrive as views of shared memory. Small ones travel as their
+    bytes and arrive owning their data, so that ``resize`` works on them. Read-only ones do so at
+    any size: out of band they would arrive read-only, and the standard library's do not.
+    """
+    if array.nbytes < _LARGE_BYTES or not array.flags.writeable:
+        return array.__reduce__()
+    return array.__reduce_ex__(5)
