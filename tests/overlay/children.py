@@ -1,8 +1,9 @@
 """What started processes run in these tests. Imports no pytest, so that they start fast."""
 
 import multiprocessing
+import multiprocessing.connection
+import multiprocessing.queues
 import os
-import queue
 import signal
 import sys
 import threading
@@ -10,7 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
+from dragon_overlay.process import DragonProcess
+from dragon_overlay.queues import Queue
 
 
 @dataclass
@@ -204,6 +206,8 @@ def hold_array(inbox: Any, outbox: Any) -> None:
 
 def put_for_ever(target: Any, started: Any) -> None:
     """Put numbers and arrays until killed."""
+    import numpy  # not at the top: most children need no numpy, and it takes long to import
+
     array = numpy.ones(20_000)
     started.set()
     while True:
@@ -226,6 +230,45 @@ def count_if_ready(source: Any, results: Any) -> None:
     source._reader.fileno()
     results.put("polling")
     results.put(multiprocessing.connection.wait([source._reader], 20) == [source._reader])
+
+
+def get_from_inner(inbox: Any, results: Any) -> None:
+    results.put(inbox.get().get())
+
+
+class Runs(DragonProcess):
+    """A process with run() and attributes."""
+
+    def __init__(self, results: Any, word: str) -> None:
+        super().__init__()
+        self.results = results
+        self.word = word
+
+    def run(self) -> None:
+        self.results.put([self.word, self.name])
+
+
+class Labelled(Queue):
+    """A user's subclass."""
+
+    def __init__(self, label: str, ctx: Any) -> None:
+        super().__init__(ctx=ctx)
+        self.label = label
+
+
+class Counting(multiprocessing.queues.Queue):
+    """The well-known recipe: a subclass of the standard library's queue with its own state."""
+
+    def __init__(self, ctx: Any) -> None:
+        super().__init__(ctx=ctx)
+        self.label = "kept by getstate"
+
+    def __getstate__(self) -> Any:
+        return super().__getstate__(), self.label
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state[0])
+        self.label = state[1]
 
 
 # ---- tasks for pools ----
@@ -277,13 +320,6 @@ def initialise(value: Any) -> None:
 def pool_in_a_process(method: str, results: Any) -> None:
     with multiprocessing.get_context(method).Pool(2) as pool:
         results.put(pool.map(square, range(5)))
-
-
-def try_to_get(source: Any, timeout_s: float) -> Any:
-    try:
-        return source.get(timeout=timeout_s)
-    except queue.Empty:
-        return "empty"
 
 
 def kill_self(x: Any = None) -> None:

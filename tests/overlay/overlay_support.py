@@ -60,13 +60,18 @@ def run_script(
     return Outcome(done.stdout, done.stderr, done.returncode)
 
 
-def is_alive(pid: int) -> bool:
-    """True if the process runs; one that only waits to be waited for does not."""
+def state_of(pid: int) -> str:
+    """The letter of /proc/PID/stat: "R", "S", "T" (stopped), "Z"; "X" if there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
+        return "X"
+    return stat.rpartition(")")[2].split()[0]
+
+
+def is_alive(pid: int) -> bool:
+    """True if the process runs; one that only waits to be waited for does not."""
+    return state_of(pid) not in "ZX"
 
 
 def until(condition: Callable[[], bool], timeout_s: float = GONE_S) -> bool:

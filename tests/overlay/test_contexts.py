@@ -54,7 +54,8 @@ def square(x):
     return x * x
 if __name__ == "__main__":
     q = multiprocessing.Queue()
-    p = multiprocessing.Process(target=child, args=(q, multiprocessing.JoinableQueue(), multiprocessing.Lock()))
+    others = multiprocessing.JoinableQueue(), multiprocessing.Lock()
+    p = multiprocessing.Process(target=child, args=(q, *others))
     p.start()
     print(q.get())
     p.join()
@@ -303,7 +304,10 @@ if __name__ == "__main__":
         with m.Pool(1) as pool:
             print(type(pool).__module__, type(pool).__name__)
 """
-    assert output(run(text)).split("\n") == ["dragon_overlay.pool DragonPool", "multiprocessing.pool Pool"]
+    assert output(run(text)).split("\n") == [
+        "dragon_overlay.pool DragonPool",
+        "multiprocessing.pool Pool",
+    ]
 
 
 @pytest.mark.parametrize("name", [*MODULES, "Pool"])
@@ -322,7 +326,7 @@ def test_functions_keep_the_signature_and_documentation_of_the_stock_ones(name: 
 def test_a_dragon_queue_cannot_be_given_to_a_spawned_process() -> None:
     q = multiprocessing.get_context("dragon").Queue()
     process = multiprocessing.get_context("spawn").Process(target=print, args=(q,))
-    with pytest.raises(RuntimeError, match="dragon.*spawn"):
+    with pytest.raises(RuntimeError, match=r"dragon.*spawn"):
         process.start()
 
 

@@ -1,0 +1,530 @@
+"""dragon.managed_memory, under plain python3 and under dragon."""
+
+import multiprocessing
+import os
+import pickle
+import random
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dragon.managed_memory import (
+    DragonMemoryError,
+    DragonPoolAllocationNotAvailable,
+    DragonPoolAttachFail,
+    DragonPoolCreateFail,
+    DragonPoolError,
+    MemoryAlloc,
+    MemoryPool,
+)
+
+MIB = 1 << 20
+SHM = Path("/dev/shm")
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A name that no other pool has; whatever pool got it is removed."""
+    name = f"test{os.getpid()}x{random.getrandbits(40):x}"
+    yield name
+    for file in SHM.glob(f"D{name}*M"):
+        file.unlink()
+
+
+@pytest.fixture
+def pool(name: str) -> Iterator[MemoryPool]:
+    with MemoryPool(MIB, name, 7) as pool:
+        yield pool
+
+
+# ---- pools ----
+
+
+def test_a_new_pool_is_empty_and_knows_itself(pool: MemoryPool) -> None:
+    assert pool.size == MIB
+    assert pool.free_space == MIB
+    assert (pool.utilization, pool.current_allocations, pool.muid) == (0.0, 0, 7)
+    assert pool.is_local
+
+
+def test_the_file_of_a_pool_is_open_to_its_user_only(name: str, pool: MemoryPool) -> None:
+    assert stat.S_IMODE((SHM / f"D{name}M").stat().st_mode) == 0o600
+
+
+def test_sizes_are_rounded_up(name: str) -> None:
+    with MemoryPool(1, name, 1) as pool:
+        assert pool.size == 65536
+        assert pool.alloc(1).size == 1
+
+
+def test_a_name_that_is_taken_is_an_error_and_leaves_the_first_pool(
+    name: str, pool: MemoryPool
+) -> None:
+    with pytest.raises(DragonPoolCreateFail, match=name) as caught:
+        MemoryPool(MIB, name, 7)
+    assert caught.value.lib_err == 17
+    assert pool.alloc(10).size == 10
+
+
+@pytest.mark.parametrize("bad", ["", "a/b", "../x", "a\0b", "x" * 300])
+def test_a_bad_name_is_an_error(bad: str) -> None:
+    with pytest.raises(DragonPoolCreateFail):
+        MemoryPool(MIB, bad, 1)
+
+
+def test_names_may_be_any_text(name: str) -> None:
+    with MemoryPool(MIB, name + " ü 世", 1) as pool:
+        assert MemoryPool.attach(pool.serialize()).size == MIB
+
+
+@pytest.mark.parametrize(
+    "size, uid, kind",
+    [
+        (0, 1, DragonPoolCreateFail),
+        (-1, 1, OverflowError),
+        (2**64, 1, OverflowError),
+        (2**63, 1, DragonPoolCreateFail),
+        (2**50, 1, DragonPoolCreateFail),
+        (1.5, 1, TypeError),
+        ("1", 1, TypeError),
+        (None, 1, TypeError),
+        (MIB, -1, OverflowError),
+        (MIB, 2**64, OverflowError),
+        (MIB, "1", TypeError),
+        (MIB, 1.0, TypeError),
+    ],
+)
+def test_a_bad_size_or_uid_is_an_error_and_leaves_no_file(
+    name: str, size: Any, uid: Any, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind):
+        MemoryPool(size, name, uid)
+    assert not (SHM / f"D{name}M").exists()
+
+
+@pytest.mark.parametrize("bad", [None, 5, b"name"])
+def test_a_name_that_is_no_text_is_a_type_error(bad: Any) -> None:
+    with pytest.raises(TypeError, match="fname must be str"):
+        MemoryPool(MIB, bad, 1)
+
+
+def test_no_memory_has_the_number_of_no_memory(name: str) -> None:
+    with pytest.raises(DragonPoolCreateFail) as caught:
+        MemoryPool(2**50, name, 1)
+    assert caught.value.lib_err == 12
+
+
+def test_destroy_removes_the_name_and_keeps_the_memory_of_others(name: str) -> None:
+    pool = MemoryPool(MIB, name, 1)
+    other = MemoryPool.attach(pool.serialize())
+    view = pool.alloc(10).get_memview()
+    pool.destroy()
+    assert not (SHM / f"D{name}M").exists()
+    view[:3] = b"abc"
+    assert bytes(view[:3]) == b"abc"
+    assert other.alloc(10).size == 10
+    with pytest.raises(DragonPoolError):
+        other.destroy()
+    with pytest.raises(DragonPoolError):
+        pool.destroy()
+
+
+@pytest.mark.parametrize("end", [MemoryPool.destroy, MemoryPool.detach])
+def test_an_ended_pool_refuses_everything(name: str, end: Callable[[MemoryPool], None]) -> None:
+    pool = MemoryPool(MIB, name, 1)
+    end(pool)
+    for use in [
+        lambda: pool.alloc(1),
+        lambda: pool.size,
+        lambda: pool.free_space,
+        lambda: pool.utilization,
+        lambda: pool.current_allocations,
+        pool.serialize,
+        pool.destroy,
+        pool.detach,
+        lambda: pickle.dumps(pool),
+    ]:
+        with pytest.raises(DragonPoolError, match=f"{name}.*destroyed or detached"):
+            use()
+    assert pool.muid == 1
+
+
+def test_the_creators_with_block_destroys_and_others_do_not(name: str) -> None:
+    with MemoryPool(MIB, name, 1) as pool:
+        with MemoryPool.attach(pool.serialize()) as other:
+            assert other.size == MIB
+        assert (SHM / f"D{name}M").exists()
+    assert not (SHM / f"D{name}M").exists()
+
+
+def test_a_with_block_of_a_destroyed_pool_ends_well(name: str) -> None:
+    with MemoryPool(MIB, name, 1) as pool:
+        pool.destroy()
+
+
+# ---- blocks ----
+
+
+def test_a_block_has_its_size_and_is_writable(pool: MemoryPool) -> None:
+    block = pool.alloc(100)
+    view = block.get_memview()
+    assert (block.size, view.nbytes, view.readonly, view.format) == (100, 100, False, "B")
+    view[:] = bytes(range(100))
+    assert bytes(block.get_memview()) == bytes(range(100))
+    assert block.pool is pool
+
+
+def test_blocks_do_not_overlap(pool: MemoryPool) -> None:
+    blocks = [pool.alloc(size) for size in [1, 7, 64, 65, 1000, 8192, 8193, 70_000, 0] * 3]
+    for i, block in enumerate(blocks):
+        block.get_memview()[:] = bytes([i]) * block.size
+    for i, block in enumerate(blocks):
+        assert bytes(block.get_memview()) == bytes([i]) * block.size
+    assert pool.current_allocations == len(blocks)
+    assert len({block.id for block in blocks}) == len(blocks)
+
+
+@pytest.mark.parametrize(
+    "size, kind",
+    [
+        (-1, RuntimeError),
+        (1.5, TypeError),
+        ("1", TypeError),
+        (None, TypeError),
+        (MIB, DragonPoolAllocationNotAvailable),
+        (2 * MIB, DragonPoolAllocationNotAvailable),
+        (2**63, DragonPoolAllocationNotAvailable),
+        (2**64 - 1, DragonPoolAllocationNotAvailable),
+        (2**64, DragonPoolAllocationNotAvailable),
+        (10**30, DragonPoolAllocationNotAvailable),
+    ],
+)
+def test_a_block_that_cannot_be_had_is_an_error(
+    pool: MemoryPool, size: Any, kind: type[Exception]
+) -> None:
+    kept = pool.alloc(1)
+    with pytest.raises(kind):
+        pool.alloc(size)
+    assert pool.current_allocations == 1
+    kept.free()
+
+
+def test_free_space_and_utilization_follow_the_blocks(pool: MemoryPool) -> None:
+    blocks = [pool.alloc(100_000) for _ in range(5)]
+    assert pool.current_allocations == 5
+    assert pool.free_space <= MIB - 500_000
+    assert 45 < pool.utilization < 80
+    for block in blocks:
+        block.free()
+    assert (pool.current_allocations, pool.free_space, pool.utilization) == (0, MIB, 0.0)
+
+
+@pytest.mark.parametrize("size", [10, 1000, 50_000])
+def test_a_full_pool_can_be_emptied_and_filled_again(pool: MemoryPool, size: int) -> None:
+    counts = []
+    for _ in range(3):
+        blocks = []
+        with pytest.raises(DragonPoolAllocationNotAvailable, match="full"):
+            while True:
+                blocks.append(pool.alloc(size))
+        counts.append(len(blocks))
+        random.Random(1).shuffle(blocks)
+        for block in blocks:
+            block.free()
+        assert pool.free_space == MIB
+    assert counts[0] == counts[1] == counts[2] > 0
+
+
+def test_free_twice_is_an_error(pool: MemoryPool) -> None:
+    block, other = pool.alloc(10), pool.alloc(10)
+    block.free()
+    for use in [block.free, block.detach, block.get_memview]:
+        with pytest.raises(DragonMemoryError, match="freed or detached"):
+            use()
+    assert pool.current_allocations == 1
+    assert other.get_memview().nbytes == 10
+
+
+def test_a_block_cannot_be_freed_while_it_is_viewed(pool: MemoryPool) -> None:
+    block = pool.alloc(10)
+    view = block.get_memview()
+    part = view[2:]
+    with pytest.raises(DragonMemoryError, match="views"):
+        block.free()
+    view.release()
+    with pytest.raises(DragonMemoryError, match="views"):
+        block.free()
+    part.release()
+    block.free()
+
+
+def test_a_block_outlives_its_object(pool: MemoryPool) -> None:
+    block = pool.alloc(10)
+    block.get_memview()[:] = b"0123456789"
+    words = block.serialize()
+    del block
+    again = MemoryAlloc.attach(words)
+    assert bytes(again.get_memview()) == b"0123456789"
+    again.detach()
+    MemoryAlloc.attach(words).free()
+    assert pool.current_allocations == 0
+
+
+def test_ids_are_never_used_again(pool: MemoryPool) -> None:
+    ids = []
+    for _ in range(20):
+        block = pool.alloc(100)
+        ids.append(block.id)
+        block.free()
+    assert len(set(ids)) == 20
+
+
+def test_threads_allocate_and_free_at_once(pool: MemoryPool) -> None:
+    def work(mark: int) -> None:
+        for size in [10, 500, 9000] * 100:
+            block = pool.alloc(size)
+            view = block.get_memview()
+            view[:] = bytes([mark]) * size
+            assert bytes(view) == bytes([mark]) * size
+            view.release()
+            block.free()
+
+    threads = [threading.Thread(target=work, args=(mark,)) for mark in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (pool.current_allocations, pool.free_space) == (0, MIB)
+
+
+# ---- descriptions as bytes ----
+
+
+@pytest.mark.parametrize(
+    "pass_on",
+    [
+        lambda p: MemoryPool.attach(p.serialize()),
+        lambda p: pickle.loads(pickle.dumps(p)),
+        lambda p: MemoryPool.attach(bytearray(p.serialize())),
+        lambda p: MemoryPool.attach(memoryview(p.serialize())),
+    ],
+)
+def test_an_attached_pool_is_the_same_pool(pool: MemoryPool, pass_on: Any) -> None:
+    other = pass_on(pool)
+    block = other.alloc(100)
+    assert (pool.current_allocations, other.muid) == (1, 7)
+    block.get_memview()[0] = 5
+    assert MemoryAlloc.attach(block.serialize()).get_memview()[0] == 5
+    assert pickle.loads(pickle.dumps(block)).get_memview()[0] == 5
+
+
+@pytest.mark.parametrize(
+    "words, kind",
+    [
+        (b"", ValueError),
+        (b"x", DragonPoolAttachFail),
+        (b"x" * 16, DragonPoolAttachFail),
+        (b"\xff" * 64, DragonPoolAttachFail),
+        (b"\0" * 16 + b"no such pool", DragonPoolAttachFail),
+        (b"\0" * 16 + b"../../etc/passwd", DragonPoolAttachFail),
+        (b"\0" * 16 + b"\0\0", DragonPoolAttachFail),
+        ("text", TypeError),
+        (5, TypeError),
+    ],
+)
+def test_bytes_that_describe_no_pool_are_an_error(words: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        MemoryPool.attach(words)
+
+
+@pytest.mark.parametrize(
+    "words, kind",
+    [
+        (b"", DragonMemoryError),
+        (b"x" * 7, DragonMemoryError),
+        (b"x" * 8, DragonMemoryError),
+        (b"\xff" * 64, DragonMemoryError),
+        (b"\0" * 64, (DragonMemoryError, ValueError)),
+        ("text", TypeError),
+        (None, TypeError),
+        (5, TypeError),
+    ],
+)
+def test_bytes_that_describe_no_block_are_an_error(words: Any, kind: Any) -> None:
+    with pytest.raises(kind):
+        MemoryAlloc.attach(words)
+
+
+def test_a_wrong_uid_is_another_pool(pool: MemoryPool) -> None:
+    words = bytearray(pool.serialize())
+    words[0] ^= 1
+    with pytest.raises(DragonPoolAttachFail):
+        MemoryPool.attach(bytes(words))
+
+
+def test_no_change_of_a_blocks_description_leads_to_another_block(pool: MemoryPool) -> None:
+    blocks = [pool.alloc(100) for _ in range(20)]
+    words = blocks[0].serialize()
+    own = bytes(blocks[0].get_memview())
+    for at in range(len(words)):
+        for change in [0x01, 0x40, 0x80, 0xFF]:
+            changed = bytearray(words)
+            changed[at] ^= change
+            try:
+                found = MemoryAlloc.attach(bytes(changed))
+            except (DragonMemoryError, OverflowError):
+                continue
+            assert (found.id, bytes(found.get_memview())) == (blocks[0].id, own)
+    for n in range(len(words)):
+        with pytest.raises((DragonMemoryError, ValueError)):
+            MemoryAlloc.attach(words[:n])
+
+
+def test_every_bit_of_the_generation_counts(pool: MemoryPool) -> None:
+    words = bytearray(pool.alloc(100).serialize())
+    words[-17] ^= 0x80  # the highest byte of: generation, offset, size
+    with pytest.raises(DragonMemoryError):
+        MemoryAlloc.attach(bytes(words))
+
+
+def test_a_stale_description_is_found_out(pool: MemoryPool) -> None:
+    block = pool.alloc(100)
+    words = block.serialize()
+    block.free()
+    again = pool.alloc(100)
+    assert again.serialize() != words
+    with pytest.raises(DragonMemoryError):
+        MemoryAlloc.attach(words)
+
+
+def test_a_block_freed_elsewhere_cannot_be_freed_again(pool: MemoryPool) -> None:
+    block = pool.alloc(100)
+    other = MemoryAlloc.attach(block.serialize())
+    other.free()
+    neighbour = pool.alloc(100)
+    with pytest.raises(DragonMemoryError):
+        block.free()
+    assert pool.current_allocations == 1
+    neighbour.free()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\0" * MIB),
+        lambda path: path.write_bytes(b"\xff" * MIB),
+        lambda path: path.write_bytes(b"DRAGON"),
+        lambda path: path.write_bytes(random.Random(3).randbytes(MIB)),
+        lambda path: os.truncate(path, 4096),
+        lambda path: os.truncate(path, path.stat().st_size - 65536),
+        lambda path: path.unlink() or path.mkdir(),
+        lambda path: path.unlink() or path.symlink_to("/etc/passwd"),
+    ],
+)
+def test_a_damaged_file_is_refused(name: str, damage: Callable[[Path], None]) -> None:
+    path = SHM / f"D{name}M"
+    pool = MemoryPool(MIB, name, 1)
+    words = pool.serialize()
+    pool.detach()
+    damage(path)
+    with pytest.raises(DragonPoolAttachFail):
+        MemoryPool.attach(words)
+    if path.is_dir():
+        path.rmdir()
+
+
+def test_errors_can_be_pickled(pool: MemoryPool) -> None:
+    with pytest.raises(DragonPoolAllocationNotAvailable) as caught:
+        pool.alloc(2 * MIB)
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert type(copy) is DragonPoolAllocationNotAvailable
+    assert (str(copy), copy.lib_err) == (str(caught.value), caught.value.lib_err)
+
+
+# ---- other processes ----
+
+OTHER = """
+import sys
+from dragon.managed_memory import MemoryAlloc
+block = MemoryAlloc.attach(bytes.fromhex(sys.argv[1]))
+view = block.get_memview()
+print(bytes(view[:5]).decode(), block.pool.muid)
+view[:5] = b"reply"
+mine = block.pool.alloc(50)
+print(mine.serialize().hex())
+"""
+
+
+def test_another_process_uses_pool_and_block(pool: MemoryPool) -> None:
+    block = pool.alloc(1000)
+    block.get_memview()[:5] = b"hello"
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER, block.serialize().hex()],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.stderr == ""
+    greeting, words = done.stdout.splitlines()
+    assert greeting == "hello 7"
+    assert bytes(block.get_memview()[:5]) == b"reply"
+    assert pool.current_allocations == 2
+    MemoryAlloc.attach(bytes.fromhex(words)).free()
+    assert pool.current_allocations == 1
+
+
+def test_blocks_outlive_a_killed_process(pool: MemoryPool) -> None:
+    code = OTHER + "import os\nsys.stdout.flush()\nos.kill(os.getpid(), 9)\n"
+    block = pool.alloc(10)
+    done = subprocess.run(
+        [sys.executable, "-c", code, block.serialize().hex()],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == -9
+    assert MemoryAlloc.attach(bytes.fromhex(done.stdout.splitlines()[1])).size == 50
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_block_is_an_argument_of_a_process(pool: MemoryPool, method: str) -> None:
+    block = pool.alloc(10)
+    block.get_memview()[:] = b"0123456789"
+    context = multiprocessing.get_context(method)
+    main = sys.modules["__main__"]
+    spec, file = main.__spec__, main.__dict__.pop("__file__", None)
+    main.__spec__ = None  # the child need not import pytest
+    try:
+        process = context.Process(target=MemoryAlloc.free, args=(block,))
+        process.start()
+        process.join()
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
+    assert process.exitcode == 0
+    assert pool.current_allocations == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_cannot_attach(pool: MemoryPool) -> None:
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            MemoryPool.attach(pool.serialize())
+        except DragonPoolAttachFail as error:
+            status = 0 if error.lib_err == 13 else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
