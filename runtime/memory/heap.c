@@ -9,11 +9,11 @@
 #include <string.h>
 
 #define HEAP_MAGIC UINT64_C(0x314c4f4f50475244) /* "DRGPOOL1" */
-#define HEAP_VERSION 1
+#define HEAP_VERSION 2
 #define PAGE_BYTES UINT64_C(4096)
 #define BLOCK_ALIGNMENT UINT64_C(64)
 #define SMALLEST_BLOCK UINT64_C(64)
-#define LARGEST_SMALL_BLOCK UINT64_C(16384)
+#define SMALL_BLOCKS_PER_CHUNK 4 /* at least, but for the tags */
 
 /* ---- sizes ---- */
 
@@ -51,14 +51,20 @@ static uint64_t tags_bytes(uint64_t n_blocks)
     return round_up(n_blocks * sizeof(struct dragon_heap_tag), BLOCK_ALIGNMENT);
 }
 
-static uint32_t blocks_per_chunk(uint32_t size_class)
+static uint32_t blocks_that_fit(uint64_t chunk_bytes, uint32_t size_class)
 {
     uint64_t each = class_bytes(size_class) + sizeof(struct dragon_heap_tag);
-    uint64_t n = DRAGON_HEAP_CHUNK_BYTES / each;
+    uint64_t n = chunk_bytes / each;
 
-    while (tags_bytes(n) + n * class_bytes(size_class) > DRAGON_HEAP_CHUNK_BYTES)
+    while (tags_bytes(n) + n * class_bytes(size_class) > chunk_bytes)
         n--;
     return (uint32_t)n;
+}
+
+/* 0 for what is no class: somebody wrote over the chunk's line. */
+static uint32_t blocks_per_chunk(const struct dragon_heap *heap, uint32_t size_class)
+{
+    return size_class < heap->n_classes ? heap->blocks_per_chunk[size_class] : 0;
 }
 
 static uint64_t table_bytes(uint32_t n_chunks)
@@ -66,28 +72,34 @@ static uint64_t table_bytes(uint32_t n_chunks)
     return round_up(n_chunks * sizeof(struct dragon_heap_chunk), PAGE_BYTES);
 }
 
-static uint64_t data_offset(uint32_t n_chunks)
+static uint64_t data_offset(uint32_t n_chunks, uint64_t chunk_bytes)
 {
-    return round_up(DRAGON_HEAP_HEADER_BYTES + table_bytes(n_chunks), DRAGON_HEAP_CHUNK_BYTES);
+    return round_up(DRAGON_HEAP_HEADER_BYTES + table_bytes(n_chunks), chunk_bytes);
 }
 
-static uint64_t chunks_for(uint64_t size_bytes)
+static uint64_t chunks_for(uint64_t size_bytes, uint64_t chunk_bytes)
 {
-    return round_up(size_bytes, DRAGON_HEAP_CHUNK_BYTES) / DRAGON_HEAP_CHUNK_BYTES;
+    return round_up(size_bytes, chunk_bytes) / chunk_bytes;
 }
 
-uint64_t dragon_heap_segment_bytes(uint64_t size_bytes)
+uint64_t dragon_heap_chunk_bytes(uint64_t size_bytes)
 {
-    uint64_t n_chunks = chunks_for(size_bytes ? size_bytes : 1);
+    return size_bytes < DRAGON_HEAP_SHORT_BELOW_BYTES ? DRAGON_HEAP_SHORT_CHUNK_BYTES
+                                                      : DRAGON_HEAP_CHUNK_BYTES;
+}
 
-    return data_offset((uint32_t)n_chunks) + n_chunks * DRAGON_HEAP_CHUNK_BYTES;
+uint64_t dragon_heap_segment_bytes(uint64_t size_bytes, uint64_t chunk_bytes)
+{
+    uint64_t n_chunks = chunks_for(size_bytes ? size_bytes : 1, chunk_bytes);
+
+    return data_offset((uint32_t)n_chunks, chunk_bytes) + n_chunks * chunk_bytes;
 }
 
 /* ---- places ---- */
 
 static unsigned char *chunk_data(struct dragon_heap *heap, uint32_t index)
 {
-    return heap->data + index * DRAGON_HEAP_CHUNK_BYTES;
+    return heap->data + index * heap->chunk_bytes;
 }
 
 static struct dragon_heap_tag *chunk_tags(struct dragon_heap *heap, uint32_t index)
@@ -115,13 +127,13 @@ static int locate(struct dragon_heap *heap, uint64_t offset, struct place *place
     struct dragon_heap_chunk *chunk;
     uint32_t index, n_blocks;
 
-    if (offset < start || (offset - start) / DRAGON_HEAP_CHUNK_BYTES >=
-                              dragon_observe(&heap->header->n_committed))
+    if (offset < start ||
+        (offset - start) / heap->chunk_bytes >= dragon_observe(&heap->header->n_committed))
         return dragon_error_origin(-EBADMSG);
-    index = (uint32_t)((offset - start) / DRAGON_HEAP_CHUNK_BYTES);
+    index = (uint32_t)((offset - start) / heap->chunk_bytes);
     if (index >= heap->n_chunks)
         return dragon_error_origin(-EBADMSG);
-    inside = (offset - start) % DRAGON_HEAP_CHUNK_BYTES;
+    inside = (offset - start) % heap->chunk_bytes;
     chunk = &heap->chunks[index];
     switch (dragon_observe(&chunk->kind)) {
     case DRAGON_HEAP_CHUNK_RUN:
@@ -129,9 +141,9 @@ static int locate(struct dragon_heap *heap, uint64_t offset, struct place *place
         return inside == 0 ? 0 : dragon_error_origin(-EBADMSG);
     case DRAGON_HEAP_CHUNK_SMALL:
         size_class = chunk->size_class;
-        if (size_class > class_of(LARGEST_SMALL_BLOCK))
+        if (size_class >= heap->n_classes)
             return dragon_error_origin(-EBADMSG);
-        n_blocks = blocks_per_chunk((uint32_t)size_class);
+        n_blocks = blocks_per_chunk(heap, (uint32_t)size_class);
         if (inside < tags_bytes(n_blocks))
             return dragon_error_origin(-EBADMSG);
         inside -= tags_bytes(n_blocks);
@@ -189,11 +201,11 @@ static int commit_locked(struct dragon_heap *heap, uint32_t n_wanted)
         return 0;
     from = DRAGON_HEAP_HEADER_BYTES + n_now * sizeof(struct dragon_heap_chunk);
     r = dragon_segment_commit(heap->segment, from,
-                         (n_wanted - n_now) * sizeof(struct dragon_heap_chunk));
+                              (n_wanted - n_now) * sizeof(struct dragon_heap_chunk));
     if (r < 0)
         return dragon_error_trace(r);
     r = dragon_segment_commit(heap->segment, offset_of(heap, chunk_data(heap, n_now)),
-                         (n_wanted - n_now) * DRAGON_HEAP_CHUNK_BYTES);
+                              (n_wanted - n_now) * heap->chunk_bytes);
     if (r < 0)
         return dragon_error_trace(r);
     dragon_publish(&header->n_committed, n_wanted); /* pairs with locate */
@@ -206,6 +218,38 @@ static uint32_t next_generation_locked(struct dragon_heap *heap)
     if (++heap->header->last_generation == 0)
         heap->header->last_generation = 1;
     return heap->header->last_generation;
+}
+
+/* What a block of size_bytes takes at the least. */
+static uint64_t room_for(const struct dragon_heap *heap, uint64_t size_bytes)
+{
+    return size_bytes > heap->min_block_bytes ? size_bytes : heap->min_block_bytes;
+}
+
+/* ---- chunks with free blocks, a list for each class ---- */
+
+static void link_partial_locked(struct dragon_heap *heap, uint32_t index)
+{
+    struct dragon_heap_chunk *chunk = &heap->chunks[index];
+    uint32_t *list = &heap->header->partial[chunk->size_class];
+
+    chunk->previous = DRAGON_HEAP_NO_CHUNK;
+    chunk->next = *list;
+    if (*list != DRAGON_HEAP_NO_CHUNK)
+        heap->chunks[*list].previous = index;
+    *list = index;
+}
+
+static void unlink_partial_locked(struct dragon_heap *heap, uint32_t index)
+{
+    struct dragon_heap_chunk *chunk = &heap->chunks[index];
+
+    if (chunk->previous == DRAGON_HEAP_NO_CHUNK)
+        heap->header->partial[chunk->size_class] = chunk->next;
+    else
+        heap->chunks[chunk->previous].next = chunk->next;
+    if (chunk->next != DRAGON_HEAP_NO_CHUNK)
+        heap->chunks[chunk->next].previous = chunk->previous;
 }
 
 /* ---- runs of chunks ---- */
@@ -255,6 +299,30 @@ static void flush_cached_runs_locked(struct dragon_heap *heap)
     }
 }
 
+/* Each class may keep one chunk without blocks. */
+static void flush_empty_chunks_locked(struct dragon_heap *heap)
+{
+    for (uint32_t c = 0; c < heap->n_classes; c++) {
+        uint32_t n_blocks = blocks_per_chunk(heap, c);
+        uint32_t next;
+
+        for (uint32_t i = heap->header->partial[c]; i != DRAGON_HEAP_NO_CHUNK; i = next) {
+            next = heap->chunks[i].next;
+            if (heap->chunks[i].n_free != n_blocks)
+                continue;
+            unlink_partial_locked(heap, i);
+            free_chunks_locked(heap, i, 1);
+        }
+    }
+}
+
+/* What is kept for speed, when it is needed for room. */
+static void flush_kept_chunks_locked(struct dragon_heap *heap)
+{
+    flush_cached_runs_locked(heap);
+    flush_empty_chunks_locked(heap);
+}
+
 /* n chunks in a row with memory behind them, still marked free. */
 static int take_chunks_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first_out)
 {
@@ -262,14 +330,14 @@ static int take_chunks_locked(struct dragon_heap *heap, uint32_t n, uint32_t *fi
     int r;
 
     if (!find_free_chunks(heap, n, &first)) {
-        flush_cached_runs_locked(heap);
+        flush_kept_chunks_locked(heap);
         if (!find_free_chunks(heap, n, &first))
             return DRAGON_POOL_FULL;
     }
     r = commit_locked(heap, first + n);
     if (r < 0) {
-        /* No more memory: what lies in freed runs may still do. */
-        flush_cached_runs_locked(heap);
+        /* No more memory: what lies in kept chunks may still do. */
+        flush_kept_chunks_locked(heap);
         if (!find_free_chunks(heap, n, &first) ||
             first + n > dragon_peek(&heap->header->n_committed))
             return dragon_error_trace(r);
@@ -311,7 +379,7 @@ static void cache_run_locked(struct dragon_heap *heap, uint32_t first)
 static int alloc_run_locked(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
                             uint64_t *offset_out, uint32_t *generation_out)
 {
-    uint64_t n = chunks_for(size_bytes);
+    uint64_t n = chunks_for(room_for(heap, size_bytes), heap->chunk_bytes);
     struct dragon_heap_chunk *chunk;
     uint32_t first;
     int r;
@@ -332,7 +400,7 @@ static int alloc_run_locked(struct dragon_heap *heap, uint64_t size_bytes, uint3
     chunk->size_bytes = size_bytes;
     dragon_publish(&chunk->generation, next_generation_locked(heap));
     dragon_publish(&chunk->holder, holder);
-    heap->header->used_bytes += chunk->n_chunks * DRAGON_HEAP_CHUNK_BYTES;
+    heap->header->used_bytes += chunk->n_chunks * heap->chunk_bytes;
     heap->header->n_blocks++;
     *offset_out = offset_of(heap, chunk_data(heap, first));
     *generation_out = heap->header->last_generation;
@@ -344,36 +412,12 @@ static void free_run_locked(struct dragon_heap *heap, uint32_t first)
     struct dragon_heap_chunk *chunk = &heap->chunks[first];
 
     dragon_publish(&chunk->holder, DRAGON_HOLDER_NONE);
-    heap->header->used_bytes -= chunk->n_chunks * DRAGON_HEAP_CHUNK_BYTES;
+    heap->header->used_bytes -= chunk->n_chunks * heap->chunk_bytes;
     heap->header->n_blocks--;
     cache_run_locked(heap, first);
 }
 
 /* ---- small blocks ---- */
-
-static void link_partial_locked(struct dragon_heap *heap, uint32_t index)
-{
-    struct dragon_heap_chunk *chunk = &heap->chunks[index];
-    uint32_t *list = &heap->header->partial[chunk->size_class];
-
-    chunk->previous = DRAGON_HEAP_NO_CHUNK;
-    chunk->next = *list;
-    if (*list != DRAGON_HEAP_NO_CHUNK)
-        heap->chunks[*list].previous = index;
-    *list = index;
-}
-
-static void unlink_partial_locked(struct dragon_heap *heap, uint32_t index)
-{
-    struct dragon_heap_chunk *chunk = &heap->chunks[index];
-
-    if (chunk->previous == DRAGON_HEAP_NO_CHUNK)
-        heap->header->partial[chunk->size_class] = chunk->next;
-    else
-        heap->chunks[chunk->previous].next = chunk->next;
-    if (chunk->next != DRAGON_HEAP_NO_CHUNK)
-        heap->chunks[chunk->next].previous = chunk->previous;
-}
 
 /* The list of free blocks of a chunk, from its tags. */
 static void relist_blocks_locked(struct dragon_heap *heap, uint32_t index)
@@ -383,7 +427,7 @@ static void relist_blocks_locked(struct dragon_heap *heap, uint32_t index)
 
     chunk->n_free = 0;
     chunk->free_head = 0;
-    for (uint32_t i = blocks_per_chunk(chunk->size_class); i-- > 0;) {
+    for (uint32_t i = blocks_per_chunk(heap, chunk->size_class); i-- > 0;) {
         if (dragon_peek(&tags[i].holder) != DRAGON_HOLDER_NONE)
             continue;
         tags[i].next = chunk->free_head;
@@ -399,7 +443,7 @@ static int add_small_chunk_locked(struct dragon_heap *heap, uint32_t size_class)
 
     if (r != 0)
         return dragon_error_trace(r);
-    memset(chunk_data(heap, index), 0, tags_bytes(blocks_per_chunk(size_class)));
+    memset(chunk_data(heap, index), 0, tags_bytes(blocks_per_chunk(heap, size_class)));
     heap->chunks[index].size_class = size_class;
     dragon_publish(&heap->chunks[index].kind, DRAGON_HEAP_CHUNK_SMALL);
     relist_blocks_locked(heap, index);
@@ -410,8 +454,8 @@ static int add_small_chunk_locked(struct dragon_heap *heap, uint32_t size_class)
 static int alloc_small_locked(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
                               uint64_t *offset_out, uint32_t *generation_out)
 {
-    uint32_t size_class = class_of(size_bytes);
-    uint32_t n_blocks = blocks_per_chunk(size_class);
+    uint32_t size_class = class_of(room_for(heap, size_bytes));
+    uint32_t n_blocks = blocks_per_chunk(heap, size_class);
     struct dragon_heap_chunk *chunk;
     struct dragon_heap_tag *tag;
     uint32_t index, block;
@@ -456,7 +500,7 @@ static void free_small_locked(struct dragon_heap *heap, const struct place *plac
     heap->header->used_bytes -= class_bytes(chunk->size_class);
     heap->header->n_blocks--;
     /* Keep one empty chunk of a class: the next block may come at once. */
-    if (chunk->n_free == blocks_per_chunk(chunk->size_class) &&
+    if (chunk->n_free == blocks_per_chunk(heap, chunk->size_class) &&
         (chunk->next != DRAGON_HEAP_NO_CHUNK || chunk->previous != DRAGON_HEAP_NO_CHUNK)) {
         unlink_partial_locked(heap, place->chunk);
         free_chunks_locked(heap, place->chunk, 1);
@@ -468,7 +512,7 @@ static void free_small_locked(struct dragon_heap *heap, const struct place *plac
 static void rebuild_small_locked(struct dragon_heap *heap, uint32_t index)
 {
     struct dragon_heap_chunk *chunk = &heap->chunks[index];
-    uint32_t n_blocks = blocks_per_chunk(chunk->size_class);
+    uint32_t n_blocks = blocks_per_chunk(heap, chunk->size_class);
 
     relist_blocks_locked(heap, index);
     heap->header->n_blocks += n_blocks - chunk->n_free;
@@ -492,7 +536,7 @@ static uint32_t rebuild_run_locked(struct dragon_heap *heap, uint32_t index)
         return n;
     }
     heap->header->n_blocks++;
-    heap->header->used_bytes += n * DRAGON_HEAP_CHUNK_BYTES;
+    heap->header->used_bytes += n * heap->chunk_bytes;
     return n;
 }
 
@@ -544,60 +588,91 @@ static void unlock(struct dragon_heap *heap)
 
 /* ---- what memory/pool.c uses ---- */
 
-static void attach(struct dragon_heap *heap, struct dragon_segment *segment, uint32_t n_chunks)
+static void attach(struct dragon_heap *heap, struct dragon_segment *segment, uint32_t n_chunks,
+                   const struct dragon_heap_options *options)
 {
     heap->segment = segment;
     heap->header = (struct dragon_heap_header *)segment->base;
     heap->chunks = (struct dragon_heap_chunk *)(segment->base + DRAGON_HEAP_HEADER_BYTES);
-    heap->data = segment->base + data_offset(n_chunks);
+    heap->data = segment->base + data_offset(n_chunks, options->chunk_bytes);
     heap->n_chunks = n_chunks;
+    heap->chunk_bytes = options->chunk_bytes;
+    heap->largest_small = options->chunk_bytes / SMALL_BLOCKS_PER_CHUNK;
+    heap->n_classes = class_of(heap->largest_small) + 1;
+    heap->min_block_bytes = options->min_block_bytes;
+    heap->max_blocks = options->max_blocks;
+    for (uint32_t i = 0; i < heap->n_classes; i++)
+        heap->blocks_per_chunk[i] = blocks_that_fit(heap->chunk_bytes, i);
 }
 
-static uint32_t largest_n_chunks(uint64_t segment_bytes)
+static uint32_t largest_n_chunks(uint64_t segment_bytes, uint64_t chunk_bytes)
 {
-    uint64_t n = segment_bytes / DRAGON_HEAP_CHUNK_BYTES;
+    uint64_t n = segment_bytes / chunk_bytes;
 
-    while (n > 0 && dragon_heap_segment_bytes(n * DRAGON_HEAP_CHUNK_BYTES) > segment_bytes)
+    while (n > 0 && dragon_heap_segment_bytes(n * chunk_bytes, chunk_bytes) > segment_bytes)
         n--;
     return (uint32_t)n;
 }
 
-int dragon_heap_init(struct dragon_heap *heap, struct dragon_segment *segment, uint64_t node,
-                     uint32_t number)
+static void init_header(struct dragon_heap *heap, const struct dragon_heap_options *options)
 {
-    struct dragon_heap_header *header;
-    int r;
+    struct dragon_heap_header *header = heap->header;
 
-    _Static_assert(DRAGON_HEAP_MAX_CLASSES > 4 + (13 - 8 + 1) * 4 - 1, "a class for 16384");
-    r = dragon_segment_commit(segment, 0, DRAGON_HEAP_HEADER_BYTES);
-    if (r < 0)
-        return dragon_error_trace(r);
-    attach(heap, segment, largest_n_chunks(segment->size_bytes));
-    header = heap->header;
-    r = dragon_mutex_init(&header->mutex);
-    if (r < 0)
-        return dragon_error_trace(r);
     for (int i = 0; i < DRAGON_HEAP_MAX_CLASSES; i++)
         header->partial[i] = DRAGON_HEAP_NO_CHUNK;
     header->version = HEAP_VERSION;
     header->n_chunks = heap->n_chunks;
+    header->chunk_bytes = (uint32_t)heap->chunk_bytes;
+    header->min_block_bytes = heap->min_block_bytes;
+    header->max_blocks = heap->max_blocks;
     dragon_poke(&header->n_allowed, heap->n_chunks);
-    header->node = node;
-    header->number = number;
-    header->data_offset = data_offset(heap->n_chunks);
+    dragon_eventcount_init(&header->freed);
+    header->node = options->node;
+    header->number = options->number;
+    header->data_offset = data_offset(heap->n_chunks, heap->chunk_bytes);
     header->magic = HEAP_MAGIC;
+}
+
+int dragon_heap_init(struct dragon_heap *heap, struct dragon_segment *segment,
+                     const struct dragon_heap_options *options)
+{
+    uint32_t n_chunks = largest_n_chunks(segment->size_bytes, options->chunk_bytes);
+    int r;
+
+    _Static_assert(DRAGON_HEAP_MAX_CLASSES > 4 + (13 - 8 + 1) * 4 - 1, "a class for 16384");
+    if (options->min_block_bytes > n_chunks * options->chunk_bytes)
+        return dragon_error_origin(-EINVAL);
+    r = dragon_segment_commit(segment, 0, DRAGON_HEAP_HEADER_BYTES);
+    if (r < 0)
+        return dragon_error_trace(r);
+    attach(heap, segment, n_chunks, options);
+    r = dragon_mutex_init(&heap->header->mutex);
+    if (r < 0)
+        return dragon_error_trace(r);
+    init_header(heap, options);
     return 0;
 }
 
 int dragon_heap_open(struct dragon_heap *heap, struct dragon_segment *segment)
 {
     struct dragon_heap_header *header = (struct dragon_heap_header *)segment->base;
-    uint32_t n_chunks = largest_n_chunks(segment->size_bytes);
+    struct dragon_heap_options options = {
+        .chunk_bytes = header->chunk_bytes,
+        .min_block_bytes = header->min_block_bytes,
+        .max_blocks = header->max_blocks,
+    };
+    uint32_t n_chunks;
 
-    if (header->magic != HEAP_MAGIC || header->version != HEAP_VERSION || n_chunks == 0 ||
-        header->n_chunks != n_chunks || header->data_offset != data_offset(n_chunks))
+    if (header->magic != HEAP_MAGIC || header->version != HEAP_VERSION ||
+        (options.chunk_bytes != DRAGON_HEAP_CHUNK_BYTES &&
+         options.chunk_bytes != DRAGON_HEAP_SHORT_CHUNK_BYTES))
         return dragon_error_origin(-EBADMSG);
-    attach(heap, segment, n_chunks);
+    n_chunks = largest_n_chunks(segment->size_bytes, options.chunk_bytes);
+    if (n_chunks == 0 || header->n_chunks != n_chunks ||
+        header->data_offset != data_offset(n_chunks, options.chunk_bytes) ||
+        options.min_block_bytes > n_chunks * options.chunk_bytes)
+        return dragon_error_origin(-EBADMSG);
+    attach(heap, segment, n_chunks, &options);
     return 0;
 }
 
@@ -607,12 +682,14 @@ int dragon_heap_alloc(struct dragon_heap *heap, uint64_t size_bytes, uint32_t ho
     int r;
 
     dragon_check(holder != DRAGON_HOLDER_NONE);
-    if (size_bytes > heap->n_chunks * DRAGON_HEAP_CHUNK_BYTES)
+    if (size_bytes > heap->n_chunks * heap->chunk_bytes)
         return DRAGON_POOL_FULL;
     r = lock(heap);
     if (r < 0)
         return dragon_error_trace(r);
-    if (size_bytes <= LARGEST_SMALL_BLOCK)
+    if (heap->max_blocks != 0 && heap->header->n_blocks >= heap->max_blocks)
+        r = DRAGON_POOL_FULL;
+    else if (room_for(heap, size_bytes) <= heap->largest_small)
         r = alloc_small_locked(heap, size_bytes, holder, offset_out, generation_out);
     else
         r = alloc_run_locked(heap, size_bytes, holder, offset_out, generation_out);
@@ -633,7 +710,25 @@ int dragon_heap_free(struct dragon_heap *heap, uint64_t offset, uint32_t generat
     else if (r == 0)
         free_run_locked(heap, place.chunk);
     unlock(heap);
+    DRAGON_TEST_POINT("heap-before-wake");
+    if (r == 0)
+        dragon_heap_wake(heap);
     return dragon_error_trace(r);
+}
+
+bool dragon_heap_may_fit(struct dragon_heap *heap, uint64_t size_bytes)
+{
+    uint64_t n_allowed = dragon_observe(&heap->header->n_allowed);
+
+    if (n_allowed > heap->n_chunks)
+        n_allowed = heap->n_chunks;
+    return room_for(heap, size_bytes) <= n_allowed * heap->chunk_bytes;
+}
+
+void dragon_heap_wake(struct dragon_heap *heap)
+{
+    /* All: one that is woken may want more than there is, another less. */
+    dragon_eventcount_wake_all(&heap->header->freed);
 }
 
 /* The size of a block as it was asked for, if that fits where it lies. */
@@ -647,7 +742,7 @@ static int size_at(struct dragon_heap *heap, const struct place *place, uint64_t
         room = class_bytes(chunk->size_class);
     } else {
         size_bytes = chunk->size_bytes;
-        room = (heap->n_chunks - place->chunk) * DRAGON_HEAP_CHUNK_BYTES;
+        room = (heap->n_chunks - place->chunk) * heap->chunk_bytes;
     }
     if (size_bytes > room)
         return dragon_error_origin(-EBADMSG);
@@ -719,7 +814,7 @@ uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder)
         }
         for (uint32_t b = 0; kind == DRAGON_HEAP_CHUNK_SMALL &&
                              dragon_peek(&chunk->kind) == DRAGON_HEAP_CHUNK_SMALL &&
-                             b < blocks_per_chunk(chunk->size_class);
+                             b < blocks_per_chunk(heap, chunk->size_class);
              b++) {
             if (dragon_peek(&chunk_tags(heap, i)[b].holder) != holder)
                 continue;
@@ -728,6 +823,8 @@ uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder)
         }
     }
     unlock(heap);
+    if (n_freed > 0)
+        dragon_heap_wake(heap);
     return n_freed;
 }
 
@@ -766,7 +863,7 @@ static bool check_small(struct dragon_heap *heap, uint32_t index, uint64_t *n_li
 {
     struct dragon_heap_chunk *chunk = &heap->chunks[index];
     struct dragon_heap_tag *tags = chunk_tags(heap, index);
-    uint32_t n_blocks = blocks_per_chunk(chunk->size_class);
+    uint32_t n_blocks = blocks_per_chunk(heap, chunk->size_class);
     uint32_t n_listed = 0, n_free = 0;
 
     for (uint32_t i = 0; i < n_blocks; i++)
@@ -799,7 +896,7 @@ bool dragon_heap_check(struct dragon_heap *heap)
                 return false;
             if (dragon_peek(&chunk->holder) != DRAGON_HOLDER_NONE) {
                 n_live++;
-                used_bytes += chunk->n_chunks * DRAGON_HEAP_CHUNK_BYTES;
+                used_bytes += chunk->n_chunks * heap->chunk_bytes;
             }
             break;
         default:

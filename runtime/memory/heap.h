@@ -7,7 +7,7 @@
  *
  *   struct dragon_heap_header            one page, with the owner's root at its end
  *   struct dragon_heap_chunk [n_chunks]  the table of chunks, a line each
- *   chunks of 64 KiB
+ *   chunks of 64 KiB, or of 4 KiB in a heap of less than 1 MiB
  *
  * A chunk is free, or holds small blocks of one size (its first bytes are then
  * a struct dragon_heap_tag for each of them), or belongs to a run of chunks
@@ -23,12 +23,15 @@
 
 #include "memory/pool.h"
 #include "memory/segment.h"
+#include "wait/eventcount.h"
 #include "wait/mutex.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #define DRAGON_HEAP_CHUNK_BYTES UINT64_C(65536)
+#define DRAGON_HEAP_SHORT_CHUNK_BYTES UINT64_C(4096)
+#define DRAGON_HEAP_SHORT_BELOW_BYTES (UINT64_C(1) << 20) /* smaller heaps have short chunks */
 #define DRAGON_HEAP_HEADER_BYTES UINT64_C(4096)
 #define DRAGON_HEAP_ROOT_OFFSET (DRAGON_HEAP_HEADER_BYTES - DRAGON_POOL_ROOT_BYTES)
 #define DRAGON_HEAP_MAX_CLASSES 40
@@ -58,8 +61,8 @@ struct dragon_heap_chunk {
     uint32_t free_head;  /* SMALL: index + 1 */
     uint32_t next;       /* SMALL with free blocks: others of the class */
     uint32_t previous;
-    uint32_t n_chunks;          /* RUN */
-    _Atomic uint32_t holder;    /* RUN; 0: kept for reuse, in the run cache */
+    uint32_t n_chunks;           /* RUN */
+    _Atomic uint32_t holder;     /* RUN; 0: kept for reuse, in the run cache */
     _Atomic uint32_t generation; /* RUN */
     uint32_t reserved0;
     uint64_t size_bytes; /* RUN: as asked */
@@ -80,13 +83,17 @@ struct dragon_heap_header {
     uint32_t n_chunks;
     uint64_t node;
     uint32_t number;
-    uint32_t reserved;
+    uint32_t chunk_bytes;
     uint64_t data_offset;
+    uint64_t min_block_bytes;
+    uint64_t max_blocks; /* 0: any number */
+    /* without a lock */
+    struct dragon_eventcount freed; /* wakes who waits for room */
     /* under mutex */
     struct dragon_mutex mutex;
     _Atomic uint32_t n_committed; /* chunks with memory behind them */
     _Atomic uint32_t n_allowed;   /* chunks that may have; written by anybody, any time */
-    uint32_t n_used; /* chunks from here on are free */
+    uint32_t n_used;              /* chunks from here on are free */
     uint32_t scan_from;
     uint32_t last_generation;
     uint32_t reserved1;
@@ -103,15 +110,34 @@ struct dragon_heap {
     struct dragon_heap_header *header;
     struct dragon_heap_chunk *chunks;
     unsigned char *data;
-    uint32_t n_chunks; /* a private copy: the header's may be scribbled on */
+    /* private copies: the header's may be scribbled on */
+    uint32_t n_chunks;
+    uint32_t n_classes;
+    uint64_t chunk_bytes;
+    uint64_t largest_small; /* blocks above it are runs */
+    uint64_t min_block_bytes;
+    uint64_t max_blocks;
+    uint32_t blocks_per_chunk[DRAGON_HEAP_MAX_CLASSES];
 };
 
-/* Segment size for a heap of at least size_bytes of blocks. */
-uint64_t dragon_heap_segment_bytes(uint64_t size_bytes);
+struct dragon_heap_options {
+    uint64_t chunk_bytes; /* DRAGON_HEAP_CHUNK_BYTES or the short one */
+    uint64_t node;
+    uint32_t number;
+    uint64_t min_block_bytes; /* no block occupies less; 0: as small as there is */
+    uint64_t max_blocks;      /* 0: any number */
+};
 
-/* Lay a heap into a fresh, zeroed segment. -ENOMEM, -ENOSPC. */
-int dragon_heap_init(struct dragon_heap *heap, struct dragon_segment *segment, uint64_t node,
-                     uint32_t number);
+/* The chunks that suit a heap of size_bytes. */
+uint64_t dragon_heap_chunk_bytes(uint64_t size_bytes);
+
+/* Segment size for a heap of at least size_bytes of blocks. */
+uint64_t dragon_heap_segment_bytes(uint64_t size_bytes, uint64_t chunk_bytes);
+
+/* Lay a heap into a fresh, zeroed segment. -ENOMEM, -ENOSPC; -EINVAL: smallest
+ * blocks that are larger than the heap. */
+int dragon_heap_init(struct dragon_heap *heap, struct dragon_segment *segment,
+                     const struct dragon_heap_options *options);
 
 /* Take up the heap that is in a segment. -EBADMSG: there is none. */
 int dragon_heap_open(struct dragon_heap *heap, struct dragon_segment *segment);
@@ -127,6 +153,10 @@ int dragon_heap_find(struct dragon_heap *heap, uint64_t offset, uint32_t *genera
                      uint64_t *size_bytes_out);
 int dragon_heap_hold(struct dragon_heap *heap, uint64_t offset, uint32_t generation,
                      uint32_t holder, uint32_t *before_out);
+/* False: the heap would have to be larger than it may grow. */
+bool dragon_heap_may_fit(struct dragon_heap *heap, uint64_t size_bytes);
+/* Wake who waits for room: it may have come. */
+void dragon_heap_wake(struct dragon_heap *heap);
 uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder);
 int dragon_heap_commit(struct dragon_heap *heap, uint32_t n_chunks);
 /* Where the committed chunks end, as an offset in the segment. */

@@ -80,8 +80,8 @@ int dragon_object_open(struct dragon_pool *pool, const struct dragon_handle *han
     return dragon_error_trace(r);
 }
 
-int dragon_object_adopt(struct dragon_pool *pool, const struct dragon_handle *handle,
-                        uint32_t kind, uint64_t size_bytes, struct dragon_object *object_out)
+int dragon_object_adopt(struct dragon_pool *pool, const struct dragon_handle *handle, uint32_t kind,
+                        uint64_t size_bytes, struct dragon_object *object_out)
 {
     return dragon_error_trace(find(pool, handle, kind, size_bytes, object_out));
 }

@@ -54,8 +54,8 @@ int dragon_object_open(struct dragon_pool *pool, const struct dragon_handle *han
                        uint64_t size_bytes, struct dragon_object *object_out);
 
 /* Open one that a message named: the message's use becomes the caller's. */
-int dragon_object_adopt(struct dragon_pool *pool, const struct dragon_handle *handle,
-                        uint32_t kind, uint64_t size_bytes, struct dragon_object *object_out);
+int dragon_object_adopt(struct dragon_pool *pool, const struct dragon_handle *handle, uint32_t kind,
+                        uint64_t size_bytes, struct dragon_object *object_out);
 
 /* One more user, for a message that will be adopted. */
 void dragon_object_keep(struct dragon_object *object);

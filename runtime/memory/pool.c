@@ -3,10 +3,12 @@
 #include "base/alloc.h"
 #include "base/atomic.h"
 #include "base/check.h"
+#include "base/deadline.h"
 #include "base/error.h"
 #include "memory/heap.h"
 #include "memory/segment.h"
 #include "os/os.h"
+#include "wait/eventcount.h"
 
 #include <errno.h>
 #include <string.h>
@@ -28,10 +30,23 @@ static int check_size(uint64_t size_bytes)
     return size_bytes <= LARGEST_POOL_BYTES ? 0 : dragon_error_origin(-ENOMEM);
 }
 
-static int finish_create(struct dragon_pool *pool, uint64_t node, uint32_t number,
-                         struct dragon_pool **pool_out)
+static uint64_t segment_bytes(const struct dragon_pool_options *options)
 {
-    int r = dragon_heap_init(&pool->heap, &pool->segment, node, number);
+    return dragon_heap_segment_bytes(options->size_bytes,
+                                     dragon_heap_chunk_bytes(options->size_bytes));
+}
+
+static int finish_make(struct dragon_pool *pool, const struct dragon_pool_options *options,
+                       struct dragon_pool **pool_out)
+{
+    struct dragon_heap_options heap_options = {
+        .chunk_bytes = dragon_heap_chunk_bytes(options->size_bytes),
+        .node = options->node,
+        .number = options->number,
+        .min_block_bytes = options->min_block_bytes,
+        .max_blocks = options->max_blocks,
+    };
+    int r = dragon_heap_init(&pool->heap, &pool->segment, &heap_options);
 
     if (r < 0) {
         dragon_segment_close(&pool->segment);
@@ -42,24 +57,31 @@ static int finish_create(struct dragon_pool *pool, uint64_t node, uint32_t numbe
     return 0;
 }
 
-int dragon_pool_create_managed(uint64_t size_bytes, uint64_t node, uint32_t number,
-                               struct dragon_pool **pool_out)
+int dragon_pool_make_managed(const struct dragon_pool_options *options,
+                             struct dragon_pool **pool_out)
 {
     struct dragon_pool *pool;
-    int r = check_size(size_bytes);
+    int r = check_size(options->size_bytes);
 
     if (r < 0)
         return dragon_error_trace(r);
     pool = dragon_alloc_zeroed(sizeof *pool);
     if (!pool)
         return dragon_error_origin(-ENOMEM);
-    r = dragon_segment_create_anonymous(&pool->segment, "dragon-pool",
-                                        dragon_heap_segment_bytes(size_bytes));
+    r = dragon_segment_create_anonymous(&pool->segment, "dragon-pool", segment_bytes(options));
     if (r < 0) {
         dragon_alloc_free(pool);
         return dragon_error_trace(r);
     }
-    return dragon_error_trace(finish_create(pool, node, number, pool_out));
+    return dragon_error_trace(finish_make(pool, options, pool_out));
+}
+
+int dragon_pool_create_managed(uint64_t size_bytes, uint64_t node, uint32_t number,
+                               struct dragon_pool **pool_out)
+{
+    struct dragon_pool_options options = {.size_bytes = size_bytes, .node = node, .number = number};
+
+    return dragon_error_trace(dragon_pool_make_managed(&options, pool_out));
 }
 
 static bool is_good_name(const char *name)
@@ -67,11 +89,11 @@ static bool is_good_name(const char *name)
     return name[0] == '/' && name[1] != '\0' && strchr(name + 1, '/') == NULL;
 }
 
-int dragon_pool_create_named(const char *name, uint64_t size_bytes, uint64_t node, uint32_t number,
-                             struct dragon_pool **pool_out)
+int dragon_pool_make_named(const char *name, const struct dragon_pool_options *options,
+                           struct dragon_pool **pool_out)
 {
     struct dragon_pool *pool;
-    int r = is_good_name(name) ? check_size(size_bytes) : dragon_error_origin(-EINVAL);
+    int r = is_good_name(name) ? check_size(options->size_bytes) : dragon_error_origin(-EINVAL);
 
     if (r < 0)
         return dragon_error_trace(r);
@@ -80,15 +102,23 @@ int dragon_pool_create_named(const char *name, uint64_t size_bytes, uint64_t nod
     pool = dragon_alloc_zeroed(sizeof *pool);
     if (!pool)
         return dragon_error_origin(-ENOMEM);
-    r = dragon_segment_create_named(&pool->segment, name, dragon_heap_segment_bytes(size_bytes));
+    r = dragon_segment_create_named(&pool->segment, name, segment_bytes(options));
     if (r < 0) {
         dragon_alloc_free(pool);
         return dragon_error_trace(r);
     }
-    r = finish_create(pool, node, number, pool_out);
+    r = finish_make(pool, options, pool_out);
     if (r < 0)
         dragon_os_shm_unlink(name);
     return dragon_error_trace(r);
+}
+
+int dragon_pool_create_named(const char *name, uint64_t size_bytes, uint64_t node, uint32_t number,
+                             struct dragon_pool **pool_out)
+{
+    struct dragon_pool_options options = {.size_bytes = size_bytes, .node = node, .number = number};
+
+    return dragon_error_trace(dragon_pool_make_named(name, &options, pool_out));
 }
 
 static int finish_open(struct dragon_pool *pool, int r, struct dragon_pool **pool_out)
@@ -164,6 +194,39 @@ int dragon_pool_alloc(struct dragon_pool *pool, uint64_t size_bytes, uint32_t ho
     return dragon_error_trace(r);
 }
 
+static int sleep_until_freed(struct dragon_pool *pool, uint32_t key, int64_t deadline_ns)
+{
+    int r = dragon_eventcount_park(&pool->heap.header->freed, key, deadline_ns);
+
+    if (r == DRAGON_EVENTCOUNT_TIMEOUT)
+        return DRAGON_POOL_TIMEOUT;
+    if (r == DRAGON_EVENTCOUNT_INTERRUPTED)
+        return DRAGON_POOL_INTERRUPTED;
+    return dragon_error_trace(r);
+}
+
+int dragon_pool_alloc_wait(struct dragon_pool *pool, uint64_t size_bytes, uint32_t holder,
+                           int64_t deadline_ns, struct dragon_handle *handle_out)
+{
+    int r = dragon_pool_alloc(pool, size_bytes, holder, handle_out);
+
+    if (r == DRAGON_POOL_FULL && dragon_deadline_passed(deadline_ns))
+        return dragon_heap_may_fit(&pool->heap, size_bytes) ? DRAGON_POOL_TIMEOUT : r;
+    while (r == DRAGON_POOL_FULL && dragon_heap_may_fit(&pool->heap, size_bytes)) {
+        uint32_t key = dragon_eventcount_prepare(&pool->heap.header->freed);
+        int slept;
+
+        r = dragon_pool_alloc(pool, size_bytes, holder, handle_out);
+        if (r != DRAGON_POOL_FULL)
+            break;
+        slept = sleep_until_freed(pool, key, deadline_ns);
+        r = dragon_pool_alloc(pool, size_bytes, holder, handle_out);
+        if (r == DRAGON_POOL_FULL && slept != 0)
+            return dragon_error_trace(slept);
+    }
+    return dragon_error_trace(r);
+}
+
 /* A handle of another pool is stale here, whatever else it says. */
 static int is_of_pool(struct dragon_pool *pool, const struct dragon_handle *handle)
 {
@@ -188,8 +251,8 @@ int dragon_pool_hold(struct dragon_pool *pool, const struct dragon_handle *handl
 
     if (r < 0)
         return dragon_error_trace(r);
-    return dragon_error_trace(dragon_heap_hold(&pool->heap, handle->offset, handle->generation,
-                                               holder, before_out));
+    return dragon_error_trace(
+        dragon_heap_hold(&pool->heap, handle->offset, handle->generation, holder, before_out));
 }
 
 int dragon_pool_resolve(struct dragon_pool *pool, const struct dragon_handle *handle,
@@ -249,9 +312,8 @@ void dragon_pool_statistics(struct dragon_pool *pool, struct dragon_pool_statist
     uint64_t used_bytes;
 
     dragon_heap_usage(&pool->heap, &used_bytes, &out->n_blocks);
-    out->size_bytes = dragon_observe(&pool->heap.header->n_allowed) * DRAGON_HEAP_CHUNK_BYTES;
-    out->committed_bytes =
-        dragon_observe(&pool->heap.header->n_committed) * DRAGON_HEAP_CHUNK_BYTES;
+    out->size_bytes = dragon_observe(&pool->heap.header->n_allowed) * pool->heap.chunk_bytes;
+    out->committed_bytes = dragon_observe(&pool->heap.header->n_committed) * pool->heap.chunk_bytes;
     out->free_bytes = out->size_bytes > used_bytes ? out->size_bytes - used_bytes : 0;
 }
 
@@ -277,16 +339,17 @@ void *dragon_pool_root(struct dragon_pool *pool)
 
 void dragon_pool_limit(struct dragon_pool *pool, uint64_t size_bytes)
 {
-    uint64_t n_chunks = size_bytes / DRAGON_HEAP_CHUNK_BYTES;
+    uint64_t n_chunks = size_bytes / pool->heap.chunk_bytes;
 
     if (n_chunks < pool->heap.n_chunks)
         dragon_publish(&pool->heap.header->n_allowed, (uint32_t)n_chunks);
+    dragon_heap_wake(&pool->heap); /* it may have been less */
 }
 
 int dragon_pool_prefault(struct dragon_pool *pool, uint64_t size_bytes)
 {
-    uint64_t n_chunks = size_bytes / DRAGON_HEAP_CHUNK_BYTES +
-                        (size_bytes % DRAGON_HEAP_CHUNK_BYTES != 0);
+    uint64_t n_chunks =
+        size_bytes / pool->heap.chunk_bytes + (size_bytes % pool->heap.chunk_bytes != 0);
 
     if (n_chunks > pool->heap.n_chunks)
         n_chunks = pool->heap.n_chunks;

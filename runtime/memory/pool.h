@@ -33,19 +33,36 @@ struct dragon_pool_statistics {
 };
 
 enum dragon_pool_outcome {
-    DRAGON_POOL_FULL = 1, /* no room within size_bytes */
+    DRAGON_POOL_FULL = 1,    /* no room within size_bytes, or max_blocks are allocated */
+    DRAGON_POOL_TIMEOUT,     /* dragon_pool_alloc_wait: deadline_ns has passed */
+    DRAGON_POOL_INTERRUPTED, /* likewise: a signal handler ran, call again */
+};
+
+/* What a pool is made with; zeroes are defaults. */
+struct dragon_pool_options {
+    uint64_t size_bytes;      /* at the most; needed */
+    uint64_t node;            /* goes into the handles of its blocks, */
+    uint32_t number;          /* and so does this */
+    uint64_t min_block_bytes; /* no block occupies less; at least 64 */
+    uint64_t max_blocks;      /* allocated at one time; 0: as many as fit */
 };
 
 /* ---- lifetime ---- */
 
-/* A pool without a name that may grow to size_bytes (at least 64 KiB; rounded
- * up to 64 KiB). node and pool go into the handles of its blocks. -EINVAL: a
- * size of 0. -ENOMEM: no such size fits. */
-int dragon_pool_create_managed(uint64_t size_bytes, uint64_t node, uint32_t number,
-                               struct dragon_pool **pool_out);
+/* A pool without a name that may grow to options->size_bytes, which is rounded
+ * up to 64 KiB, or to 4 KiB if it is below 1 MiB. -EINVAL: a size of 0, or
+ * smallest blocks larger than that. -ENOMEM: no such size fits. */
+int dragon_pool_make_managed(const struct dragon_pool_options *options,
+                             struct dragon_pool **pool_out);
 
 /* A pool in the POSIX shared-memory file "/name", mode 0600. -EEXIST,
  * -EINVAL (bad name or size), -ENAMETOOLONG. */
+int dragon_pool_make_named(const char *name, const struct dragon_pool_options *options,
+                           struct dragon_pool **pool_out);
+
+/* The same without options. */
+int dragon_pool_create_managed(uint64_t size_bytes, uint64_t node, uint32_t number,
+                               struct dragon_pool **pool_out);
 int dragon_pool_create_named(const char *name, uint64_t size_bytes, uint64_t node, uint32_t number,
                              struct dragon_pool **pool_out);
 
@@ -68,6 +85,14 @@ int dragon_pool_unlink(const char *name);
  * DRAGON_POOL_FULL; -ENOMEM or -ENOSPC: the system has no memory for it. */
 int dragon_pool_alloc(struct dragon_pool *pool, uint64_t size_bytes, uint32_t holder,
                       struct dragon_handle *handle_out);
+
+/* The same; while the pool is full, waits until a block is freed or deadline_ns
+ * (CLOCK_MONOTONIC, ns) has passed. 0; DRAGON_POOL_TIMEOUT;
+ * DRAGON_POOL_INTERRUPTED; DRAGON_POOL_FULL, at once: not even an empty pool has
+ * room for it; -ENOMEM or -ENOSPC. Who waits is not served in turn: a large
+ * block may wait as long as small ones come and go. */
+int dragon_pool_alloc_wait(struct dragon_pool *pool, uint64_t size_bytes, uint32_t holder,
+                           int64_t deadline_ns, struct dragon_handle *handle_out);
 
 /* Give a block back. -EBADMSG: not (any more) a block of this pool. */
 int dragon_pool_free(struct dragon_pool *pool, const struct dragon_handle *handle);
@@ -114,8 +139,8 @@ int dragon_pool_fd(const struct dragon_pool *pool);
 void *dragon_pool_root(struct dragon_pool *pool);
 #define DRAGON_POOL_ROOT_BYTES 2304
 
-/* Let the pool grow to size_bytes at the most, where that is less than the
- * size it was made with. What is committed stays. */
+/* Let the pool grow to size_bytes at the most (rounded down to chunks), where
+ * that is less than the size it was made with. What is committed stays. */
 void dragon_pool_limit(struct dragon_pool *pool, uint64_t size_bytes);
 
 /* Ask the system for the memory of the first size_bytes now. */

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define N_CHUNKS UINT64_C(10)
+#define N_CHUNKS UINT64_C(16) /* fewer would be short ones */
 #define TABLE_END (DRAGON_HEAP_HEADER_BYTES + N_CHUNKS * sizeof(struct dragon_heap_chunk))
 #define N_BLOCKS 6
 

@@ -127,7 +127,7 @@ class Result:
 
 
 def _with_waiter(s: State, i: int, waiter: Waiter) -> State:
-    return s._replace(waiters=s.waiters[:i] + (waiter,) + s.waiters[i + 1 :])
+    return s._replace(waiters=(*s.waiters[:i], waiter, *s.waiters[i + 1 :]))
 
 
 def _look(s: State, i: int, otherwise: str) -> State:
@@ -166,7 +166,7 @@ def _waiter_step(s: State, i: int, mutation: str) -> State | None:
 
 
 def _with_waker(s: State, i: int, waker: Waker) -> State:
-    return s._replace(wakers=s.wakers[:i] + (waker,) + s.wakers[i + 1 :])
+    return s._replace(wakers=(*s.wakers[:i], waker, *s.wakers[i + 1 :]))
 
 
 def _waker_done(s: State, i: int) -> State:

@@ -199,3 +199,51 @@ Test(killed_in_heap, lists_and_counters_are_rebuilt_from_holders_and_kinds)
     cr_assert_eq(child_result(child_start(forget_and_die, NULL)), 256 + SIGKILL);
     check_survivors(N_MINE, N_MINE);
 }
+
+/* ---- somebody waits for room ---- */
+
+static struct dragon_handle everything;
+
+static int free_everything(void *argument)
+{
+    (void)argument;
+    return dragon_pool_free(pool, &everything);
+}
+
+static int wait_for_room(void *argument)
+{
+    struct dragon_handle handle;
+
+    (void)argument;
+    return dragon_pool_alloc_wait(pool, SIZE_BYTES, MINE, test_soon(), &handle);
+}
+
+static bool somebody_waits(void *argument)
+{
+    struct dragon_heap_header *header = dragon_pool_at(pool, 0);
+
+    (void)argument;
+    return dragon_eventcount_has_waiters(&header->freed);
+}
+
+static void wait_while_a_free_dies_at(const char *point)
+{
+    pid_t waiter;
+
+    cr_assert_eq(dragon_pool_create_managed(SIZE_BYTES, 7, 1, &pool), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, SIZE_BYTES, VICTIMS, &everything), 0);
+    waiter = child_start(wait_for_room, NULL);
+    cr_assert(becomes_true(somebody_waits, NULL));
+    cr_assert(child_dies_at(point, free_everything, NULL));
+    cr_assert_eq(child_result(waiter), 0);
+    cr_assert_eq(n_blocks(), 1);
+    cr_assert(pool_is_sane(pool));
+}
+
+Test(killed_in_heap, who_waits_for_room_finds_it_though_nobody_wakes)
+{
+    int64_t begin_ns = dragon_now_ns();
+
+    wait_while_a_free_dies_at("heap-before-wake");
+    cr_assert_lt(dragon_now_ns() - begin_ns, 3 * TEST_SECOND);
+}

@@ -16,12 +16,17 @@
 static struct dragon_segment segment;
 static struct dragon_heap heap;
 
+static void open_heap_with(uint64_t size_bytes, const struct dragon_heap_options *options)
+{
+    uint64_t segment_bytes = dragon_heap_segment_bytes(size_bytes, options->chunk_bytes);
+
+    cr_assert_eq(dragon_segment_create_anonymous(&segment, "test", segment_bytes), 0);
+    cr_assert_eq(dragon_heap_init(&heap, &segment, options), 0);
+}
+
 static void open_heap_of(uint64_t size_bytes)
 {
-    cr_assert_eq(
-        dragon_segment_create_anonymous(&segment, "test", dragon_heap_segment_bytes(size_bytes)),
-        0);
-    cr_assert_eq(dragon_heap_init(&heap, &segment, 7, 1), 0);
+    open_heap_with(size_bytes, &(struct dragon_heap_options){.chunk_bytes = CHUNK});
 }
 
 static void open_heap(void)
@@ -118,7 +123,7 @@ static uint64_t occupied_bytes(uint64_t size_bytes)
 Test(heap, segment_size_leaves_room_for_as_many_chunks_as_asked)
 {
     for (uint64_t n = 1; n < 3000; n += 7) {
-        struct dragon_segment s = {.size_bytes = dragon_heap_segment_bytes(n * CHUNK)};
+        struct dragon_segment s = {.size_bytes = dragon_heap_segment_bytes(n * CHUNK, CHUNK)};
 
         /* Header, a line of 64 bytes a chunk, and the chunks, to whole chunks. */
         cr_assert_geq(s.size_bytes, 4096 + n * 64 + n * CHUNK);
@@ -562,6 +567,7 @@ Test(heap, a_header_that_was_written_over_is_refused)
     refuse_header(&header->version, sizeof header->version);
     refuse_header(&header->n_chunks, sizeof header->n_chunks);
     refuse_header(&header->data_offset, sizeof header->data_offset);
+    refuse_header(&header->chunk_bytes, sizeof header->chunk_bytes);
 }
 
 Test(heap, a_segment_without_one_is_refused)
@@ -692,5 +698,121 @@ Test(heap, says_what_a_simple_model_says_after_any_sequence)
     while (model.n > 0)
         step_free(&model, &seed);
     cr_assert_eq(used_bytes(), 0);
+    cr_assert(is_sane());
+}
+
+/* ---- options ---- */
+
+#define SHORT DRAGON_HEAP_SHORT_CHUNK_BYTES
+
+static void open_short_heap(uint32_t n_chunks)
+{
+    close_heap();
+    open_heap_with(n_chunks * SHORT, &(struct dragon_heap_options){.chunk_bytes = SHORT});
+}
+
+Test(heap, of_32_kib_has_short_chunks_and_holds_blocks_of_eight_sizes)
+{
+    struct block blocks[8];
+
+    cr_assert_eq(dragon_heap_chunk_bytes(32768), SHORT);
+    cr_assert_eq(dragon_heap_chunk_bytes(DRAGON_HEAP_SHORT_BELOW_BYTES - 1), SHORT);
+    cr_assert_eq(dragon_heap_chunk_bytes(DRAGON_HEAP_SHORT_BELOW_BYTES), CHUNK);
+    open_short_heap(8);
+    for (int i = 0; i < 8; i++) {
+        blocks[i] = alloc((uint64_t)i * 128 + 1, HOLDER);
+        fill(&blocks[i], (unsigned char)i);
+    }
+    cr_assert_eq(try_alloc(SHORT), DRAGON_POOL_FULL);
+    for (int i = 0; i < 8; i++) {
+        cr_assert(is_filled(&blocks[i]));
+        release(&blocks[i]);
+    }
+    cr_assert_eq(try_alloc(8 * SHORT), 0, "chunks that classes keep are given up for it");
+    cr_assert(is_sane());
+}
+
+Test(heap, with_short_chunks_gives_runs_of_4_kib_from_1025_bytes_on)
+{
+    open_short_heap(8);
+    alloc(1024, HOLDER);
+    cr_assert_eq(used_bytes(), 1024);
+    alloc(1025, HOLDER);
+    cr_assert_eq(used_bytes(), 1024 + SHORT);
+    alloc(6 * SHORT, HOLDER);
+    cr_assert_eq(used_bytes(), 1024 + 7 * SHORT);
+    cr_assert_eq(try_alloc(1024), 0);
+    cr_assert_eq(try_alloc(1025), DRAGON_POOL_FULL);
+    cr_assert(is_sane());
+}
+
+Test(heap, with_short_chunks_is_opened_as_it_was_made)
+{
+    struct block block;
+    struct dragon_heap other;
+    uint64_t size_bytes;
+
+    open_short_heap(8);
+    alloc(1, HOLDER);
+    block = alloc(5000, HOLDER);
+    cr_assert_eq(dragon_heap_open(&other, &segment), 0);
+    cr_assert_eq(other.chunk_bytes, SHORT);
+    cr_assert_eq(other.n_chunks, 8);
+    cr_assert_eq(dragon_heap_resolve(&other, block.offset, block.generation, &size_bytes), 0);
+    cr_assert_eq(size_bytes, 5000);
+}
+
+static void open_heap_of_min(uint64_t min_block_bytes)
+{
+    close_heap();
+    open_heap_with(N_CHUNKS * CHUNK, &(struct dragon_heap_options){
+                                         .chunk_bytes = CHUNK, .min_block_bytes = min_block_bytes});
+}
+
+Test(heap, no_block_occupies_less_than_the_least)
+{
+    struct block block;
+    uint64_t size_bytes;
+
+    open_heap_of_min(1000);
+    block = alloc(1, HOLDER);
+    cr_assert_eq(used_bytes(), 1024);
+    cr_assert_eq(dragon_heap_resolve(&heap, block.offset, block.generation, &size_bytes), 0);
+    cr_assert_eq(size_bytes, 1);
+    alloc(1500, HOLDER);
+    cr_assert_eq(used_bytes(), 1024 + 1536);
+    open_heap_of_min(LARGEST_SMALL_BLOCK + 1);
+    alloc(1, HOLDER);
+    cr_assert_eq(used_bytes(), CHUNK);
+    cr_assert(is_sane());
+}
+
+Test(heap, a_least_block_that_is_larger_than_the_heap_is_refused)
+{
+    struct dragon_heap_options options = {.chunk_bytes = CHUNK,
+                                          .min_block_bytes = N_CHUNKS * CHUNK + 1};
+    struct dragon_heap other;
+
+    cr_assert_eq(dragon_heap_init(&other, &segment, &options), -EINVAL);
+    heap.header->min_block_bytes = UINT64_MAX;
+    cr_assert_eq(dragon_heap_open(&other, &segment), -EBADMSG);
+}
+
+Test(heap, more_blocks_than_allowed_are_full_until_one_is_freed)
+{
+    struct block first;
+
+    close_heap();
+    open_heap_with(N_CHUNKS * CHUNK,
+                   &(struct dragon_heap_options){.chunk_bytes = CHUNK, .max_blocks = 3});
+    first = alloc(1, HOLDER);
+    alloc(CHUNK, HOLDER);
+    alloc(1, HOLDER);
+    cr_assert_eq(try_alloc(1), DRAGON_POOL_FULL);
+    cr_assert_eq(try_alloc(CHUNK), DRAGON_POOL_FULL);
+    release(&first);
+    cr_assert_eq(try_alloc(CHUNK), 0);
+    cr_assert_eq(try_alloc(1), DRAGON_POOL_FULL);
+    cr_assert_eq(n_blocks(), 3);
     cr_assert(is_sane());
 }

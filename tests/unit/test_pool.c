@@ -1,3 +1,4 @@
+#include "base/deadline.h"
 #include "memory/heap.h"
 #include "memory/pool.h"
 #include "support/shared_page.h"
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 
 #define NODE UINT64_C(0x1122334455667788)
 #define NUMBER 5
@@ -74,12 +76,12 @@ Test(pool, a_new_one_is_free_and_knows_its_node_and_number)
     cr_assert(dragon_pool_check(pool));
 }
 
-Test(pool, sizes_are_rounded_up_to_chunks_of_64_kib)
+Test(pool, sizes_are_rounded_up_to_chunks_of_4_kib_and_from_1_mib_on_of_64)
 {
-    uint64_t asked[] = {1, 65536, 65537, 100 * MIB - 1};
-    uint64_t expected[] = {65536, 65536, 131072, 100 * MIB};
+    uint64_t asked[] = {1, 32768, 65537, MIB - 1, MIB, MIB + 1, 100 * MIB - 1};
+    uint64_t expected[] = {4096, 32768, 69632, MIB, MIB, MIB + 65536, 100 * MIB};
 
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 7; i++) {
         struct dragon_pool *other;
 
         cr_assert_eq(dragon_pool_create_managed(asked[i], NODE, 1, &other), 0);
@@ -389,6 +391,201 @@ Test(pool, a_limit_above_its_size_is_none)
 {
     dragon_pool_limit(pool, 100 * SIZE_BYTES);
     cr_assert_eq(statistics_of(pool).size_bytes, SIZE_BYTES);
+}
+
+/* ---- options ---- */
+
+static void open_with(const struct dragon_pool_options *options)
+{
+    dragon_pool_close(pool);
+    cr_assert_eq(dragon_pool_make_managed(options, &pool), 0);
+}
+
+Test(pool, one_of_32_kib_serves_blocks_from_1_byte_to_all_of_it)
+{
+    struct dragon_handle handle;
+
+    open_with(&(struct dragon_pool_options){.size_bytes = 32768, .node = NODE, .number = NUMBER});
+    for (uint64_t size = 1; size <= 32768; size *= 2) {
+        handle = alloc(size, HOLDER);
+        cr_assert_leq(statistics_of(pool).free_bytes, 32768 - size);
+        cr_assert_eq(dragon_pool_free(pool, &handle), 0);
+    }
+    cr_assert_eq(statistics_of(pool).free_bytes, 32768);
+    cr_assert_eq(dragon_pool_alloc(pool, 32769, HOLDER, &handle), DRAGON_POOL_FULL);
+    cr_assert(dragon_pool_check(pool));
+}
+
+Test(pool, options_hold_in_every_process_that_opens_it)
+{
+    struct dragon_pool_options options = {.size_bytes = SIZE_BYTES,
+                                          .node = NODE,
+                                          .number = NUMBER,
+                                          .min_block_bytes = 2048,
+                                          .max_blocks = 2};
+    struct dragon_handle handle;
+    struct dragon_pool *other;
+
+    cr_assert_eq(dragon_pool_make_named(name, &options, &other), 0);
+    dragon_pool_close(other);
+    cr_assert_eq(dragon_pool_open_named(name, &other), 0);
+    cr_assert_eq(dragon_pool_node(other), NODE);
+    cr_assert_eq(dragon_pool_number(other), NUMBER);
+    cr_assert_eq(dragon_pool_alloc(other, 1, HOLDER, &handle), 0);
+    cr_assert_eq(statistics_of(other).free_bytes, SIZE_BYTES - 2048);
+    cr_assert_eq(dragon_pool_alloc(other, 1, HOLDER, &handle), 0);
+    cr_assert_eq(dragon_pool_alloc(other, 1, HOLDER, &handle), DRAGON_POOL_FULL);
+    cr_assert_eq(dragon_pool_free(other, &handle), 0);
+    cr_assert_eq(dragon_pool_alloc(other, 1, HOLDER, &handle), 0);
+    dragon_pool_close(other);
+}
+
+Test(pool, options_that_cannot_be_are_refused)
+{
+    struct dragon_pool_options options = {.size_bytes = MIB, .min_block_bytes = MIB + 1};
+    struct dragon_pool *other;
+
+    cr_assert_eq(dragon_pool_make_managed(&options, &other), -EINVAL);
+    cr_assert_eq(dragon_pool_make_named(name, &options, &other), -EINVAL);
+    cr_assert_eq(dragon_pool_open_named(name, &other), -ENOENT);
+    options = (struct dragon_pool_options){.min_block_bytes = 1};
+    cr_assert_eq(dragon_pool_make_managed(&options, &other), -EINVAL);
+}
+
+/* ---- waiting for room ---- */
+
+#define ALL_BYTES SIZE_BYTES
+
+Test(pool, waiting_where_there_is_room_is_allocating)
+{
+    struct dragon_handle handle;
+
+    cr_assert_eq(dragon_pool_alloc_wait(pool, 100, HOLDER, DRAGON_AT_ONCE, &handle), 0);
+    cr_assert_eq(resolve(&handle), 0);
+}
+
+Test(pool, waiting_for_room_ends_at_the_deadline)
+{
+    int64_t deadline_ns = dragon_deadline_after_ns(TEST_SECOND / 20);
+    struct dragon_handle handle;
+
+    alloc(ALL_BYTES, HOLDER);
+    cr_assert_eq(dragon_pool_alloc_wait(pool, 1, HOLDER, DRAGON_AT_ONCE, &handle),
+                 DRAGON_POOL_TIMEOUT);
+    cr_assert_eq(dragon_pool_alloc_wait(pool, 1, HOLDER, deadline_ns, &handle),
+                 DRAGON_POOL_TIMEOUT);
+    cr_assert(dragon_deadline_passed(deadline_ns));
+    cr_assert_eq(statistics_of(pool).n_blocks, 1);
+}
+
+Test(pool, nobody_waits_for_more_than_there_can_be)
+{
+    struct dragon_handle handle;
+
+    cr_assert_eq(dragon_pool_alloc_wait(pool, SIZE_BYTES + 1, HOLDER, DRAGON_FOREVER, &handle),
+                 DRAGON_POOL_FULL);
+    cr_assert_eq(dragon_pool_alloc_wait(pool, UINT64_MAX, HOLDER, DRAGON_FOREVER, &handle),
+                 DRAGON_POOL_FULL);
+    dragon_pool_limit(pool, 65536);
+    cr_assert_eq(dragon_pool_alloc_wait(pool, 65537, HOLDER, DRAGON_AT_ONCE, &handle),
+                 DRAGON_POOL_FULL);
+}
+
+static int wait_for_room(void *size_bytes)
+{
+    struct dragon_handle handle;
+
+    return dragon_pool_alloc_wait(pool, *(uint64_t *)size_bytes, HOLDER + 1, test_soon(), &handle);
+}
+
+static struct dragon_eventcount *freed_of_pool(void)
+{
+    return &((struct dragon_heap_header *)dragon_pool_at(pool, 0))->freed;
+}
+
+static bool somebody_waits(void *nothing)
+{
+    (void)nothing;
+    return dragon_eventcount_has_waiters(freed_of_pool());
+}
+
+static pid_t start_waiter(uint64_t size_bytes)
+{
+    static uint64_t wanted;
+    pid_t waiter;
+
+    wanted = size_bytes;
+    waiter = child_start(wait_for_room, &wanted);
+    cr_assert(becomes_true(somebody_waits, NULL));
+    return waiter;
+}
+
+Test(pool, who_waits_for_room_is_woken_by_a_free)
+{
+    struct dragon_handle all = alloc(ALL_BYTES, HOLDER);
+    pid_t waiter = start_waiter(100);
+
+    cr_assert_eq(dragon_pool_free(pool, &all), 0);
+    cr_assert_neq(dragon_peek(&freed_of_pool()->sequence), 0, "it was rung");
+    cr_assert_eq(child_result(waiter), 0);
+    cr_assert_eq(statistics_of(pool).n_blocks, 1);
+}
+
+Test(pool, who_waits_for_room_is_woken_by_a_sweep)
+{
+    pid_t waiter;
+
+    alloc(ALL_BYTES, HOLDER);
+    waiter = start_waiter(ALL_BYTES);
+    cr_assert_eq(dragon_pool_sweep(pool, HOLDER), 1);
+    cr_assert_neq(dragon_peek(&freed_of_pool()->sequence), 0, "it was rung");
+    cr_assert_eq(child_result(waiter), 0);
+}
+
+Test(pool, who_waits_for_much_sleeps_on_while_little_is_freed)
+{
+    struct dragon_handle half = alloc(ALL_BYTES / 2, HOLDER), rest = alloc(ALL_BYTES / 2, HOLDER);
+    pid_t waiter = start_waiter(ALL_BYTES);
+
+    cr_assert_eq(dragon_pool_free(pool, &half), 0);
+    cr_assert(becomes_true(somebody_waits, NULL));
+    cr_assert_eq(dragon_pool_free(pool, &rest), 0);
+    cr_assert_eq(child_result(waiter), 0);
+}
+
+Test(pool, who_is_killed_waiting_for_room_takes_nothing_along)
+{
+    struct dragon_handle all = alloc(ALL_BYTES, HOLDER);
+    pid_t killed = start_waiter(1), waiter = start_waiter(ALL_BYTES);
+
+    kill(killed, SIGKILL);
+    cr_assert_eq(child_result(killed), 256 + SIGKILL);
+    cr_assert_eq(dragon_pool_free(pool, &all), 0);
+    cr_assert_eq(child_result(waiter), 0);
+    cr_assert_eq(statistics_of(pool).n_blocks, 1);
+}
+
+static void ignore(int signal)
+{
+    (void)signal;
+}
+
+static int wait_with_a_signal(void *nothing)
+{
+    struct sigaction action = {.sa_handler = ignore};
+    struct itimerval soon = {.it_value.tv_usec = 20000, .it_interval.tv_usec = 20000};
+    struct dragon_handle handle;
+
+    (void)nothing;
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &soon, NULL);
+    return dragon_pool_alloc_wait(pool, 1, HOLDER, test_soon(), &handle);
+}
+
+Test(pool, a_signal_ends_the_wait_for_room)
+{
+    alloc(ALL_BYTES, HOLDER);
+    cr_assert_eq(child_result(child_start(wait_with_a_signal, NULL)), DRAGON_POOL_INTERRUPTED);
 }
 
 /* ---- several processes ---- */

@@ -169,7 +169,7 @@ Test(table, a_full_pool_is_an_outcome_and_passes_when_a_slot_is_released)
     uint32_t slot;
 
     close_table();
-    open_table_in(65536); /* one chunk: the second segment has no room */
+    open_table_in(4096); /* one chunk: the second segment has no room */
     for (uint32_t i = 0; i < 2 * DRAGON_TABLE_FIRST_SLOTS; i++)
         claim();
     cr_assert_eq(dragon_table_claim(&table, getpid(), own_ticks, 1, &slot), DRAGON_TABLE_FULL);
