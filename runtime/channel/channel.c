@@ -6,6 +6,7 @@
 #include "channel/ring.h"
 #include "memory/pool.h"
 #include "wait/doorbell.h"
+#include "wait/wait_until.h"
 
 #include <errno.h>
 #include <string.h>
@@ -290,12 +291,21 @@ static void ring_pollers(struct dragon_channel *channel)
         ring_poller(channel->object.pool, dragon_exchange(&shared->pollers[i], 0));
 }
 
+/* The commit was followed by a fence (pairs with dragon_channel_watch): whoever
+ * does not see the watchers' flag here was seen by them. */
+static void wake_watchers(struct dragon_channel_shared *shared)
+{
+    if (dragon_peek(&shared->has_watchers) && dragon_exchange(&shared->has_watchers, 0))
+        dragon_eventcount_wake_all(&shared->watchers);
+}
+
 static void after_send(struct dragon_channel *channel)
 {
     dragon_eventcount_wake_one(&channel->shared->may_receive);
-    /* The fence in there also orders the commit before this look. */
+    /* The fence in there also orders the commit before these looks. */
     if (dragon_peek(&channel->shared->has_pollers))
         ring_pollers(channel);
+    wake_watchers(channel->shared);
 }
 
 /* A block travels as the channel's, so that it survives its sender: the tag is
@@ -307,10 +317,9 @@ static int hand_over(struct dragon_channel *channel, const struct dragon_message
 
     if (!dragon_message_has_block(message))
         return 0;
-    handle = handle_in_pool(channel->object.pool, message->block_offset,
-                            message->block_generation);
-    return dragon_error_trace(dragon_pool_hold(channel->object.pool, &handle,
-                                               DRAGON_HOLDER_CHANNEL, before_out));
+    handle = handle_in_pool(channel->object.pool, message->block_offset, message->block_generation);
+    return dragon_error_trace(
+        dragon_pool_hold(channel->object.pool, &handle, DRAGON_HOLDER_CHANNEL, before_out));
 }
 
 static void take_back(struct dragon_channel *channel, const struct dragon_message *message,
@@ -321,8 +330,7 @@ static void take_back(struct dragon_channel *channel, const struct dragon_messag
 
     if (!dragon_message_has_block(message))
         return;
-    handle = handle_in_pool(channel->object.pool, message->block_offset,
-                            message->block_generation);
+    handle = handle_in_pool(channel->object.pool, message->block_offset, message->block_generation);
     (void)dragon_pool_hold(channel->object.pool, &handle, before, &unused);
 }
 
@@ -360,25 +368,31 @@ static int send_once(struct dragon_channel *channel, const struct dragon_message
     return dragon_error_trace(r);
 }
 
-static int wait_for_room(struct dragon_channel *channel, int64_t deadline_ns)
+static bool has_room(void *channel)
 {
-    struct dragon_eventcount *may_send = &channel->shared->may_send;
-    struct dragon_spin_round round = dragon_spin_begin(&channel->send_spin);
-    bool has_room;
-    uint32_t key;
-    int r;
+    return !dragon_channel_is_full(channel) || dragon_channel_is_destroyed(channel);
+}
 
-    while (!(has_room = !dragon_channel_is_full(channel)) && dragon_spin_again(&round))
-        ;
-    dragon_spin_end(&channel->send_spin, has_room);
-    if (has_room)
-        return 0;
-    key = dragon_eventcount_prepare(may_send);
-    if (!dragon_channel_is_full(channel))
-        return 0;
-    r = dragon_eventcount_park(may_send, key, deadline_ns);
-    if (r == DRAGON_EVENTCOUNT_INTERRUPTED)
+static bool has_message(void *channel)
+{
+    return dragon_channel_count(channel) != 0 || dragon_channel_is_destroyed(channel);
+}
+
+static bool has_nothing_pending(void *channel)
+{
+    return dragon_channel_pending(channel) == 0;
+}
+
+/* 0: time to look, as the condition holds or time is up; _INTERRUPTED; _DESTROYED. */
+static int wait_until(struct dragon_channel *channel, struct dragon_eventcount *eventcount,
+                      struct dragon_spin *spin, bool (*ready)(void *), int64_t deadline_ns)
+{
+    int r = dragon_wait_until(eventcount, spin, ready, channel, deadline_ns);
+
+    if (r == DRAGON_WAIT_INTERRUPTED)
         return DRAGON_CHANNEL_INTERRUPTED;
+    if (r == 0 && dragon_channel_is_destroyed(channel))
+        return DRAGON_CHANNEL_DESTROYED;
     return r < 0 ? dragon_error_trace(r) : 0;
 }
 
@@ -391,7 +405,8 @@ static int send_until(struct dragon_channel *channel, const struct dragon_messag
         r = send_once(channel, message);
         if (r != DRAGON_CHANNEL_FULL || dragon_deadline_passed(deadline_ns))
             return dragon_error_trace(r);
-        r = wait_for_room(channel, deadline_ns);
+        r = wait_until(channel, &channel->shared->may_send, &channel->send_spin, has_room,
+                       deadline_ns);
         if (r != 0)
             return dragon_error_trace(r);
     }
@@ -474,6 +489,7 @@ static void after_receive(struct dragon_channel *channel)
     if (channel->shared->max_messages != DRAGON_CHANNEL_UNBOUNDED ||
         channel->shared->max_bytes != DRAGON_CHANNEL_UNBOUNDED)
         dragon_eventcount_wake_one(&channel->shared->may_send);
+    wake_watchers(channel->shared);
 }
 
 int dragon_channel_try_receive(struct dragon_channel *channel, struct dragon_message *message_out)
@@ -511,24 +527,8 @@ static int receive_once(struct dragon_channel *channel, struct dragon_message *m
 
 static int wait_for_message(struct dragon_channel *channel, int64_t deadline_ns)
 {
-    struct dragon_eventcount *may_receive = &channel->shared->may_receive;
-    struct dragon_spin_round round = dragon_spin_begin(&channel->receive_spin);
-    bool has_message;
-    uint32_t key;
-    int r;
-
-    while (!(has_message = dragon_channel_count(channel) != 0) && dragon_spin_again(&round))
-        ;
-    dragon_spin_end(&channel->receive_spin, has_message);
-    if (has_message)
-        return 0;
-    key = dragon_eventcount_prepare(may_receive);
-    if (dragon_channel_count(channel) != 0)
-        return 0;
-    r = dragon_eventcount_park(may_receive, key, deadline_ns);
-    if (r == DRAGON_EVENTCOUNT_INTERRUPTED)
-        return DRAGON_CHANNEL_INTERRUPTED;
-    return r < 0 ? dragon_error_trace(r) : 0;
+    return wait_until(channel, &channel->shared->may_receive, &channel->receive_spin, has_message,
+                      deadline_ns);
 }
 
 int dragon_channel_receive(struct dragon_channel *channel, struct dragon_message *message_out,
@@ -588,16 +588,71 @@ int dragon_channel_done(struct dragon_channel *channel)
 
 int dragon_channel_join(struct dragon_channel *channel, int64_t deadline_ns)
 {
+    struct dragon_spin spin = {0};
+    int r =
+        wait_until(channel, &channel->shared->all_done, &spin, has_nothing_pending, deadline_ns);
+
+    if (r != 0)
+        return dragon_error_trace(r);
+    return has_nothing_pending(channel) ? 0 : DRAGON_CHANNEL_PENDING;
+}
+
+/* ---- destroying ---- */
+
+static void discard_messages(struct dragon_channel *channel)
+{
+    struct dragon_message message;
+
+    while (receive_once(channel, &message) == 0)
+        if (dragon_message_has_block(&message))
+            free_block(channel->object.pool, &message);
+}
+
+bool dragon_channel_destroy(struct dragon_channel *channel)
+{
+    struct dragon_channel_shared *shared = channel->shared;
+    bool is_mine = dragon_exchange(&shared->is_destroyed, 1) == 0;
+
+    /* A sender that has not looked yet may still put something in: that goes
+     * with the object (dragon_channel_fini). */
+    discard_messages(channel);
+    dragon_eventcount_wake_all(&shared->may_receive);
+    dragon_eventcount_wake_all(&shared->may_send);
+    dragon_eventcount_wake_all(&shared->watchers);
+    ring_pollers(channel);
+    return is_mine;
+}
+
+/* ---- watching ---- */
+
+bool dragon_channel_has_event(const struct dragon_channel *channel, unsigned events)
+{
+    uint64_t count = dragon_channel_count(channel);
+    bool is_full = dragon_channel_is_full(channel);
+
+    return ((events & DRAGON_CHANNEL_EVENT_MESSAGE) && count != 0) ||
+           ((events & DRAGON_CHANNEL_EVENT_EMPTY) && count == 0) ||
+           ((events & DRAGON_CHANNEL_EVENT_ROOM) && !is_full) ||
+           ((events & DRAGON_CHANNEL_EVENT_FULL) && is_full);
+}
+
+int dragon_channel_watch(struct dragon_channel *channel, unsigned events, int64_t deadline_ns)
+{
+    struct dragon_channel_shared *shared = channel->shared;
     uint32_t key;
     int r;
 
-    while (dragon_channel_pending(channel) != 0) {
+    while (!dragon_channel_has_event(channel, events)) {
+        if (dragon_channel_is_destroyed(channel))
+            return DRAGON_CHANNEL_DESTROYED;
         if (dragon_deadline_passed(deadline_ns))
-            return DRAGON_CHANNEL_PENDING;
-        key = dragon_eventcount_prepare(&channel->shared->all_done);
-        if (dragon_channel_pending(channel) == 0)
-            break;
-        r = dragon_eventcount_park(&channel->shared->all_done, key, deadline_ns);
+            return DRAGON_CHANNEL_NOT_YET;
+        key = dragon_eventcount_prepare(&shared->watchers);
+        dragon_exchange(&shared->has_watchers, 1);
+        dragon_fence(); /* pairs with wake_watchers: our look comes after the flag */
+        if (dragon_channel_has_event(channel, events) || dragon_channel_is_destroyed(channel))
+            continue;
+        r = dragon_eventcount_park(&shared->watchers, key, deadline_ns);
         if (r == DRAGON_EVENTCOUNT_INTERRUPTED)
             return DRAGON_CHANNEL_INTERRUPTED;
         if (r < 0)

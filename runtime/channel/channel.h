@@ -13,6 +13,9 @@
  * Who writes: head, head_ring, bytes_in, the slots from head on: the holder of
  * the send lock. tail, tail_ring, bytes_out: the holder of the receive lock.
  * n_done: anybody, atomically. The eventcounts and pollers: as their headers say.
+ * has_watchers: watchers set it, who changes the channel clears it and wakes
+ * them all; whoever dies between the two is made up for by their parks, which
+ * end after DRAGON_EVENTCOUNT_PARK_NS. is_destroyed: set once, never cleared.
  *
  * What a death may leave behind: one block (of a message that was not yet, or
  * just, in the channel), freed with the node; byte counts that are off by one
@@ -43,7 +46,17 @@ enum dragon_channel_outcome {
     DRAGON_CHANNEL_INTERRUPTED, /* a signal handler ran in this thread */
     DRAGON_CHANNEL_POOL_FULL,   /* it may hold more, but its pool cannot */
     DRAGON_CHANNEL_TOO_MANY_DONE,
-    DRAGON_CHANNEL_PENDING, /* join: the deadline passed with messages not done */
+    DRAGON_CHANNEL_PENDING,   /* join: the deadline passed with messages not done */
+    DRAGON_CHANNEL_DESTROYED, /* while waiting: somebody has ended the channel's use */
+    DRAGON_CHANNEL_NOT_YET,   /* watch: the deadline passed and no event holds */
+};
+
+/* What dragon_channel_watch waits for; bits. */
+enum dragon_channel_event {
+    DRAGON_CHANNEL_EVENT_MESSAGE = 1, /* there is a message */
+    DRAGON_CHANNEL_EVENT_ROOM = 2,    /* there is room for one */
+    DRAGON_CHANNEL_EVENT_EMPTY = 4,
+    DRAGON_CHANNEL_EVENT_FULL = 8,
 };
 
 struct dragon_channel_options {
@@ -79,8 +92,11 @@ struct dragon_channel_shared {
     _Atomic uint64_t n_done;
     struct dragon_eventcount all_done;
     _Atomic uint32_t has_pollers;
+    _Atomic uint32_t has_watchers;
+    struct dragon_eventcount watchers;
+    _Atomic uint32_t is_destroyed;
     uint32_t reserved5;
-    uint64_t reserved6[4];
+    uint64_t reserved6;
 
     /* Armed pollers: offset of a doorbell in the pool, divided by 64, times
      * 256, plus the bit to ring; 0 is a free entry. */
@@ -123,7 +139,7 @@ int dragon_channel_open(struct dragon_channel *channel, const struct dragon_obje
 int dragon_channel_try_send(struct dragon_channel *channel, const struct dragon_message *message);
 
 /* Send, waiting for room until deadline_ns (CLOCK_MONOTONIC, ns; DRAGON_FOREVER;
- * DRAGON_AT_ONCE). 0; _FULL (deadline); _INTERRUPTED; _POOL_FULL. */
+ * DRAGON_AT_ONCE). 0; _FULL (deadline); _INTERRUPTED; _POOL_FULL; _DESTROYED. */
 int dragon_channel_send(struct dragon_channel *channel, const struct dragon_message *message,
                         int64_t deadline_ns);
 
@@ -133,7 +149,7 @@ int dragon_channel_send(struct dragon_channel *channel, const struct dragon_mess
 int dragon_channel_try_receive(struct dragon_channel *channel, struct dragon_message *message_out);
 
 /* Take the oldest message, waiting until deadline_ns. 0; _EMPTY (deadline);
- * _INTERRUPTED. */
+ * _INTERRUPTED; _DESTROYED. */
 int dragon_channel_receive(struct dragon_channel *channel, struct dragon_message *message_out,
                            int64_t deadline_ns);
 
@@ -145,6 +161,28 @@ int dragon_channel_done(struct dragon_channel *channel);
 
 /* Wait until all messages sent so far are done. 0; _PENDING; _INTERRUPTED. */
 int dragon_channel_join(struct dragon_channel *channel, int64_t deadline_ns);
+
+/* ---- destroying: for channels that have an end of their own ---- */
+
+/* End the use of the channel by all processes: who waits on it now or later gets
+ * _DESTROYED, and messages that are in it are freed. Its memory stays until the
+ * object's last user closes it. True: this call did it; false: it had been done. */
+bool dragon_channel_destroy(struct dragon_channel *channel);
+
+static inline bool dragon_channel_is_destroyed(const struct dragon_channel *channel)
+{
+    return dragon_observe(&channel->shared->is_destroyed) != 0;
+}
+
+/* ---- watching ---- */
+
+/* True if one of the events (enum dragon_channel_event) holds now. */
+bool dragon_channel_has_event(const struct dragon_channel *channel, unsigned events);
+
+/* Wait until one of the events holds; any number of threads and processes may.
+ * 0; _NOT_YET (deadline); _INTERRUPTED; _DESTROYED. Without any limit the
+ * channel's receivers order nothing, so that _EMPTY may be told 1 s late. */
+int dragon_channel_watch(struct dragon_channel *channel, unsigned events, int64_t deadline_ns);
 
 /* ---- pollers ---- */
 

@@ -25,7 +25,7 @@
 
 struct dragon_ring {
     uint64_t base;
-    uint32_t n_slots; /* a power of two */
+    uint32_t n_slots;    /* a power of two */
     uint32_t generation; /* of this ring's own block */
     _Atomic uint64_t end;
     _Atomic uint64_t next_offset;

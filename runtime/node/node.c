@@ -204,7 +204,7 @@ int dragon_node_invite(struct dragon_node *node)
 
     if (r == 0)
         r = dragon_node_holder(node, &holder);
-    if (r < 0)
+    if (r != 0)
         return dragon_error_trace(r);
     slot = dragon_table_claimed(&node->table, holder - DRAGON_HOLDER_FIRST_SLOT);
     if (dragon_peek(&slot->start_ticks) == 0) {
@@ -444,7 +444,7 @@ static int watch(struct dragon_node *node, int32_t pid, enum dragon_node_watched
     r = dragon_node_start_watch_thread(node);
     if (r == 0)
         r = dragon_os_pidfd_open(pid, &fd);
-    if (r < 0)
+    if (r != 0)
         return dragon_error_trace(r);
     fd = dragon_os_move_high(fd);
     r = dragon_os_epoll_add(node->epoll_fd, fd,

@@ -40,8 +40,7 @@ static void update_locked(struct dragon_poller *poller)
         if (poller->is_raised)
             dragon_os_eventfd_lower(poller->fd);
         poller->is_raised = false;
-        dragon_channel_arm(poller->channel, dragon_table_doorbell_offset(table, slot),
-                           poller->bit);
+        dragon_channel_arm(poller->channel, dragon_table_doorbell_offset(table, slot), poller->bit);
         has_message = dragon_channel_count(poller->channel) != 0;
     }
     if (has_message && !poller->is_raised) {
@@ -79,7 +78,8 @@ void dragon_node_update_pollers(struct dragon_node *node,
 
 static void ring_own_doorbell(struct dragon_node *node, unsigned bit)
 {
-    struct dragon_table_slot *slot = dragon_table_claimed(&node->table, dragon_observe(&node->slot));
+    struct dragon_table_slot *slot =
+        dragon_table_claimed(&node->table, dragon_observe(&node->slot));
 
     dragon_doorbell_ring(&slot->doorbell, bit);
 }

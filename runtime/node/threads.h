@@ -69,8 +69,8 @@ struct dragon_node {
 /* Fill in the node according to its options, and tell those who wait for it. */
 int dragon_node_finish_open(struct dragon_node *node);
 
-/* Body of the memory thread of a node that is still to be opened. */
-void *dragon_node_opening_thread(void *node);
+/* Body of the memory thread of a node that is still to be opened. argument: the node. */
+void *dragon_node_opening_thread(void *argument);
 
 /* Start each thread unless it runs. 0 or -EAGAIN. */
 int dragon_node_start_memory_thread(struct dragon_node *node);

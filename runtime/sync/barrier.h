@@ -30,7 +30,7 @@
  * action and dragon_barrier_finish, in the same thread.
  */
 
-#include "sync/wait_until.h"
+#include "wait/wait_until.h"
 #include "wait/mutex.h"
 
 #define DRAGON_BARRIER_MAX_PARTIES ((UINT32_C(1) << 20) - 1)

@@ -35,7 +35,7 @@
 
 #include "base/atomic.h"
 #include "memory/handle.h"
-#include "sync/wait_until.h"
+#include "wait/wait_until.h"
 #include "wait/mutex.h"
 
 struct dragon_pool;

@@ -17,7 +17,7 @@
  * All functions but init: any thread of any process that maps the memory.
  */
 
-#include "sync/wait_until.h"
+#include "wait/wait_until.h"
 
 enum dragon_event_outcome {
     DRAGON_EVENT_TIMEOUT = DRAGON_WAIT_TIMEOUT,

@@ -18,7 +18,7 @@
  */
 
 #include "base/check.h"
-#include "sync/wait_until.h"
+#include "wait/wait_until.h"
 
 #define DRAGON_SEMAPHORE_MAXIMUM UINT32_C(0x7fffffff)
 

@@ -60,6 +60,115 @@ static void receive_numbers(uint64_t from, uint64_t to)
     }
 }
 
+/* ---- destroying and watching ---- */
+
+struct waiter {
+    pthread_t thread;
+    unsigned events; /* 0: receives, else watches */
+    int result;
+};
+
+static void *wait_for_it(void *argument)
+{
+    struct waiter *waiter = argument;
+    struct dragon_message message;
+
+    do
+        waiter->result = waiter->events
+                             ? dragon_channel_watch(channel, waiter->events, DRAGON_FOREVER)
+                             : dragon_channel_receive(channel, &message, DRAGON_FOREVER);
+    while (waiter->result == DRAGON_CHANNEL_INTERRUPTED);
+    return NULL;
+}
+
+static bool somebody_waits(struct dragon_eventcount *eventcount, uint32_t n)
+{
+    return dragon_peek(&eventcount->arrived) - dragon_peek(&eventcount->cleared) >= n;
+}
+
+static void start_waiters(struct waiter *waiters, int n, unsigned events)
+{
+    for (int i = 0; i < n; i++) {
+        waiters[i].events = events;
+        pthread_create(&waiters[i].thread, NULL, wait_for_it, &waiters[i]);
+    }
+    while (!somebody_waits(events ? &channel->shared->watchers : &channel->shared->may_receive,
+                           (uint32_t)n))
+        dragon_pause();
+}
+
+static void join_waiters(struct waiter *waiters, int n, int result)
+{
+    for (int i = 0; i < n; i++) {
+        pthread_join(waiters[i].thread, NULL);
+        cr_assert_eq(waiters[i].result, result);
+    }
+}
+
+Test(channel, a_destroyed_one_lets_all_who_wait_go)
+{
+    struct waiter receivers[3], watchers[3];
+
+    open_channel(4, UNBOUNDED);
+    start_waiters(receivers, 3, 0);
+    start_waiters(watchers, 3, DRAGON_CHANNEL_EVENT_FULL);
+    cr_assert(dragon_channel_destroy(channel));
+    cr_assert_not(dragon_channel_destroy(channel));
+    cr_assert(dragon_channel_is_destroyed(channel));
+    join_waiters(receivers, 3, DRAGON_CHANNEL_DESTROYED);
+    join_waiters(watchers, 3, DRAGON_CHANNEL_DESTROYED);
+    close_channel();
+}
+
+Test(channel, a_destroyed_one_frees_its_messages)
+{
+    struct dragon_message message = {.kind = 1};
+    struct dragon_handle handle;
+
+    open_channel(4, UNBOUNDED);
+    cr_assert_eq(attach_block(fixture.pool, 1000, HOLDER, &message, &handle), 0);
+    cr_assert_eq(dragon_channel_try_send(channel, &message), 0);
+    send_numbers(0, 2);
+    dragon_channel_destroy(channel);
+    cr_assert_eq(n_blocks(), 2);
+    close_channel();
+}
+
+Test(channel, its_events_are_what_it_is)
+{
+    open_channel(2, UNBOUNDED);
+    cr_assert_not(dragon_channel_has_event(channel, 0));
+    cr_assert_not(dragon_channel_has_event(channel, DRAGON_CHANNEL_EVENT_MESSAGE));
+    cr_assert(dragon_channel_has_event(channel, DRAGON_CHANNEL_EVENT_EMPTY));
+    cr_assert(dragon_channel_has_event(channel, DRAGON_CHANNEL_EVENT_ROOM));
+    cr_assert_eq(dragon_channel_watch(channel, DRAGON_CHANNEL_EVENT_FULL, DRAGON_AT_ONCE),
+                 DRAGON_CHANNEL_NOT_YET);
+    send_numbers(0, 2);
+    cr_assert(dragon_channel_has_event(channel, DRAGON_CHANNEL_EVENT_MESSAGE));
+    cr_assert(dragon_channel_has_event(channel, DRAGON_CHANNEL_EVENT_FULL));
+    cr_assert_not(
+        dragon_channel_has_event(channel, DRAGON_CHANNEL_EVENT_EMPTY | DRAGON_CHANNEL_EVENT_ROOM));
+    receive_numbers(0, 2);
+    close_channel();
+}
+
+Test(channel, a_change_lets_all_watchers_go)
+{
+    struct waiter waiters[3];
+    int64_t begin_ns;
+
+    open_channel(2, UNBOUNDED);
+    start_waiters(waiters, 3, DRAGON_CHANNEL_EVENT_MESSAGE);
+    begin_ns = dragon_now_ns();
+    send_numbers(0, 1);
+    join_waiters(waiters, 3, 0);
+    start_waiters(waiters, 3, DRAGON_CHANNEL_EVENT_EMPTY);
+    receive_numbers(0, 1);
+    join_waiters(waiters, 3, 0);
+    cr_assert_lt(dragon_now_ns() - begin_ns, 900 * (DRAGON_NS_PER_S / 1000));
+    close_channel();
+}
+
 /* ---- one message ---- */
 
 Test(channel, a_message_arrives_as_it_was_sent)
