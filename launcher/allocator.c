@@ -86,7 +86,7 @@ const char *dragon_allocator_description(void)
 #if defined(DRAGON_MIMALLOC_OVERRIDE)
     return "mimalloc " DRAGON_MIMALLOC_VERSION " (malloc of the whole program)";
 #elif defined(DRAGON_HAVE_MIMALLOC)
-    return "the C library's; mimalloc " DRAGON_MIMALLOC_VERSION " is linked in but not used for it";
+    return "the C library's; mimalloc " DRAGON_MIMALLOC_VERSION " for the runtime's own memory";
 #else
     return "the C library's";
 #endif

@@ -26,9 +26,9 @@ static int print_version(int detail)
     return 0;
 }
 
-/* A child joins its node before anything else, so that it ends when the node's head does. All others
- * open one when it is first needed. A node that cannot open is no reason not to run a program that may
- * never use it: the first use of the runtime raises the error. */
+/* A child joins its node before anything else, so that it ends when the node's head does. All
+ * others open one when it is first needed. A node that cannot open is no reason not to run a
+ * program that may never use it: the first use of the runtime raises the error. */
 static int plan_node(const struct dragon_options *options)
 {
     const struct dragon_node_options node_options = {

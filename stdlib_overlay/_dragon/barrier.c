@@ -88,9 +88,10 @@ static int take_part(struct dragon_py_state *state, struct attempt *attempt)
     int r;
 
     do {
-        Py_BEGIN_ALLOW_THREADS r = go_on(attempt);
-        Py_END_ALLOW_THREADS if (r < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        r = go_on(attempt);
+        Py_END_ALLOW_THREADS
+        if (r < 0) {
             dragon_py_raise(state, r, "Barrier.wait");
             return -1;
         }

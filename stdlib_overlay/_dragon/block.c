@@ -65,8 +65,8 @@ static void block_dealloc(struct block *self)
 
 static int block_get_buffer(struct block *self, Py_buffer *view, int flags)
 {
-    return PyBuffer_FillInfo(view, (PyObject *)self, self->address, (Py_ssize_t)self->size_bytes,
-                             0, flags);
+    return PyBuffer_FillInfo(view, (PyObject *)self, self->address, (Py_ssize_t)self->size_bytes, 0,
+                             flags);
 }
 
 static PyType_Slot block_slots[] = {

@@ -614,8 +614,8 @@ static int store_with_buffers(struct dragon_py_state *state, struct dragon_pool 
                               uint32_t holder, struct sink *sink, struct dragon_message *message)
 {
     Py_ssize_t n_buffers = PyList_GET_SIZE(sink->buffers);
-    size_t pickle_offset = sizeof(struct buffers_header) +
-                           (size_t)n_buffers * sizeof(struct buffer_entry);
+    size_t pickle_offset =
+        sizeof(struct buffers_header) + (size_t)n_buffers * sizeof(struct buffer_entry);
     size_t total = align_up(pickle_offset + sink->n);
     struct buffers_header *header;
     uint64_t length;
@@ -704,9 +704,9 @@ static int encode_pickle(struct dragon_py_state *state, struct dragon_pool *pool
     /* Another thread pickles, or the object's reducer called put itself. */
     sink = new_sink(state);
     pickler = sink ? new_pickler((struct sink *)sink) : NULL;
-    r = pickler ? pickle_with(state, pool, holder, sink, pickler, object, message,
-                              pickling_failed_out)
-                : -1;
+    r = pickler
+            ? pickle_with(state, pool, holder, sink, pickler, object, message, pickling_failed_out)
+            : -1;
     Py_XDECREF(pickler);
     Py_XDECREF(sink);
     return r;

@@ -137,8 +137,11 @@ static int block(struct condition *self, struct dragon_condition_waiter *waiter,
         dragon_pause();
     }
     do {
-        Py_BEGIN_ALLOW_THREADS r = dragon_condition_wait(waiter, dragon_py_next_look(deadline_ns));
-        Py_END_ALLOW_THREADS if (r == 0) return 1;
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_condition_wait(waiter, dragon_py_next_look(deadline_ns));
+        Py_END_ALLOW_THREADS
+        if (r == 0)
+            return 1;
         if (r < 0) {
             dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, "Condition.wait");
             return -1;

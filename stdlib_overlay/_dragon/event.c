@@ -54,9 +54,11 @@ static int wait(PyObject *self, int64_t deadline_ns)
         dragon_pause();
     }
     do {
-        Py_BEGIN_ALLOW_THREADS r =
-            dragon_event_wait(event, begin, dragon_py_next_look(deadline_ns));
-        Py_END_ALLOW_THREADS if (r == 0) return 1;
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_event_wait(event, begin, dragon_py_next_look(deadline_ns));
+        Py_END_ALLOW_THREADS
+        if (r == 0)
+            return 1;
         if (r < 0) {
             dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, "Event.wait");
             return -1;

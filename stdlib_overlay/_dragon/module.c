@@ -194,7 +194,12 @@ static int add_exceptions(PyObject *module)
         "The name of a shared object leads nowhere: it was closed by its last user, or belongs "
         "to another program.",
         PyExc_OSError, NULL);
-    if (!state->pool_full || !state->stale_handle ||
+    if (!state->pool_full || !state->stale_handle)
+        return -1;
+    state->destroyed = PyErr_NewExceptionWithDoc(
+        "_dragon.Destroyed", "Somebody has destroyed the channel; it may be while we waited.",
+        state->stale_handle, NULL);
+    if (!state->destroyed || PyModule_AddObjectRef(module, "Destroyed", state->destroyed) < 0 ||
         PyModule_AddObjectRef(module, "PoolFull", state->pool_full) < 0 ||
         PyModule_AddObjectRef(module, "StaleHandle", state->stale_handle) < 0)
         return -1;
@@ -204,10 +209,10 @@ static int add_exceptions(PyObject *module)
 static int module_exec(PyObject *module)
 {
     static int (*const adders[])(PyObject *) = {
-        add_exceptions,         dragon_py_object_add,    dragon_py_block_add,
-        dragon_py_codec_add,    dragon_py_queue_add,     dragon_py_semaphore_add,
-        dragon_py_event_add,    dragon_py_condition_add, dragon_py_barrier_add,
-        dragon_py_pool_add,
+        add_exceptions,      dragon_py_object_add,    dragon_py_block_add,
+        dragon_py_codec_add, dragon_py_queue_add,     dragon_py_semaphore_add,
+        dragon_py_event_add, dragon_py_condition_add, dragon_py_barrier_add,
+        dragon_py_pool_add,  dragon_py_channel_add,
     };
 
     for (size_t i = 0; i < sizeof adders / sizeof adders[0]; i++)
@@ -227,10 +232,12 @@ static int module_exec(PyObject *module)
     DO(block_type);                                                                                \
     DO(pool_type);                                                                                 \
     DO(allocation_type);                                                                           \
+    DO(channel_type);                                                                              \
     DO(queue_full);                                                                                \
     DO(queue_empty);                                                                               \
     DO(pool_full);                                                                                 \
     DO(stale_handle);                                                                              \
+    DO(destroyed);                                                                                 \
     DO(sink_type);                                                                                 \
     DO(sink);                                                                                      \
     DO(pickler);                                                                                   \

@@ -25,10 +25,12 @@ struct dragon_py_state {
     PyTypeObject *block_type;
     PyTypeObject *pool_type;
     PyTypeObject *allocation_type;
-    PyObject *queue_full;  /* queue.Full, queue.Empty; NULL until first used */
+    PyTypeObject *channel_type;
+    PyObject *queue_full; /* queue.Full, queue.Empty; NULL until first used */
     PyObject *queue_empty;
-    PyObject *pool_full;   /* _dragon.PoolFull, a MemoryError */
+    PyObject *pool_full;    /* _dragon.PoolFull, a MemoryError */
     PyObject *stale_handle; /* _dragon.StaleHandle, an OSError */
+    PyObject *destroyed;    /* _dragon.Destroyed, a StaleHandle */
     /* codec.c; NULL until first used */
     PyTypeObject *sink_type;
     PyObject *sink;
@@ -64,6 +66,7 @@ int dragon_py_barrier_add(PyObject *module);
 int dragon_py_block_add(PyObject *module);
 int dragon_py_codec_add(PyObject *module);
 int dragon_py_pool_add(PyObject *module);
+int dragon_py_channel_add(PyObject *module);
 
 /* queue.Full and queue.Empty. Borrowed, or NULL with an exception. */
 PyObject *dragon_py_queue_full(struct dragon_py_state *state);

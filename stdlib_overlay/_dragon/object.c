@@ -41,10 +41,16 @@ int dragon_py_object_create(struct dragon_py_object *self, uint32_t kind, uint64
                             dragon_object_fini fini, const char *what)
 {
     struct dragon_pool *pool = dragon_py_default_pool();
+
+    return pool ? dragon_py_object_create_in(self, pool, kind, state_bytes, fini, what) : -1;
+}
+
+int dragon_py_object_create_in(struct dragon_py_object *self, struct dragon_pool *pool,
+                               uint32_t kind, uint64_t state_bytes, dragon_object_fini fini,
+                               const char *what)
+{
     int r;
 
-    if (!pool)
-        return -1;
     dragon_py_object_release(self); /* __init__ may be called twice */
     r = dragon_object_create(pool, kind, state_bytes, &self->object);
     if (r != 0) {
@@ -63,7 +69,6 @@ int dragon_py_object_attach(struct dragon_py_object *self, PyObject *state, uint
     struct dragon_pool *pool = dragon_py_default_pool();
     struct dragon_handle handle;
     const char *bytes;
-    int r;
 
     if (!pool)
         return -1;
@@ -74,9 +79,18 @@ int dragon_py_object_attach(struct dragon_py_object *self, PyObject *state, uint
     }
     bytes = PyBytes_AS_STRING(state);
     memcpy(&handle, bytes + 1, sizeof handle);
+    return dragon_py_object_attach_in(self, pool, &handle, bytes[0], kind, state_bytes, fini, what);
+}
+
+int dragon_py_object_attach_in(struct dragon_py_object *self, struct dragon_pool *pool,
+                               const struct dragon_handle *handle, bool adopts, uint32_t kind,
+                               uint64_t state_bytes, dragon_object_fini fini, const char *what)
+{
+    int r;
+
     dragon_py_object_release(self);
-    r = bytes[0] ? dragon_object_adopt(pool, &handle, kind, state_bytes, &self->object)
-                 : dragon_object_open(pool, &handle, kind, state_bytes, &self->object);
+    r = adopts ? dragon_object_adopt(pool, handle, kind, state_bytes, &self->object)
+               : dragon_object_open(pool, handle, kind, state_bytes, &self->object);
     if (r != 0) {
         self->object.state = NULL;
         dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, what);
@@ -162,8 +176,8 @@ static PyMethodDef object_methods[] = {
 };
 
 static PyMemberDef object_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(struct dragon_py_object, weak_references),
-     READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(struct dragon_py_object, weak_references), READONLY,
+     NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -193,7 +207,9 @@ static PyObject *before_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(un
 }
 
 static PyMethodDef before_fork_def = {
-    "_before_fork", before_fork, METH_NOARGS,
+    "_before_fork",
+    before_fork,
+    METH_NOARGS,
     PyDoc_STR("_before_fork()\n--\n\nRun by os.fork(): the child is a user of all open objects."),
 };
 

@@ -33,6 +33,15 @@ int dragon_py_object_create(struct dragon_py_object *self, uint32_t kind, uint64
 int dragon_py_object_attach(struct dragon_py_object *self, PyObject *state, uint32_t kind,
                             uint64_t state_bytes, dragon_object_fini fini, const char *what);
 
+/* The same in a pool that the caller keeps open until after the release. handle
+ * may name anything; adopts: the use that comes with it becomes self's. */
+int dragon_py_object_create_in(struct dragon_py_object *self, struct dragon_pool *pool,
+                               uint32_t kind, uint64_t state_bytes, dragon_object_fini fini,
+                               const char *what);
+int dragon_py_object_attach_in(struct dragon_py_object *self, struct dragon_pool *pool,
+                               const struct dragon_handle *handle, bool adopts, uint32_t kind,
+                               uint64_t state_bytes, dragon_object_fini fini, const char *what);
+
 /* -1 with ValueError if self has no object (its __init__ was not called). */
 int dragon_py_object_require(struct dragon_py_object *self, const char *what);
 

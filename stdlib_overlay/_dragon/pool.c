@@ -2,32 +2,35 @@
  * _dragon.Pool and _dragon.Allocation: named pools and their blocks, for
  * dragon.managed_memory. Work in any Python, with or without a node.
  */
-#include "module.h"
+#include "pool.h"
 
+#include "base/deadline.h"
 #include "memory/pool.h"
 
 #include <errno.h>
 #include <string.h>
 
-struct pool {
-    PyObject_HEAD
-    struct dragon_pool *pool;
-};
-
 struct allocation {
     PyObject_HEAD
-    PyObject *pool; /* struct pool; keeps the mapping */
+    PyObject *pool; /* struct dragon_py_pool; keeps the mapping */
     struct dragon_handle handle;
     void *address; /* NULL once freed */
     uint64_t size_bytes;
     Py_ssize_t n_views;
+    bool is_freed_with_last_view;
 };
 
 /* ---- Pool ---- */
 
+/* What this module keeps in the pool's header: written by the creator alone,
+ * before anybody else knows of the pool. */
+struct root {
+    uint64_t max_blocks; /* 0: no limit */
+};
+
 static PyObject *wrap_pool(PyTypeObject *type, struct dragon_pool *pool)
 {
-    struct pool *self = PyObject_New(struct pool, type);
+    struct dragon_py_pool *self = PyObject_New(struct dragon_py_pool, type);
 
     if (!self) {
         dragon_pool_close(pool);
@@ -38,24 +41,34 @@ static PyObject *wrap_pool(PyTypeObject *type, struct dragon_pool *pool)
 }
 
 PyDoc_STRVAR(create_doc,
-             "create(name, size, uid, /)\n--\n\n"
-             "A new pool of size bytes in the POSIX shared-memory file name (\"/x\"), mode 0600.\n\n"
+             "create(name, size, uid, min_block_size, max_blocks, /)\n--\n\n"
+             "A new pool of size bytes in the POSIX shared-memory file name (\"/x\"), mode 0600.\n"
+             "0 for the others: no minimum, no limit.\n\n"
              "Raises:\n"
              "    FileExistsError, OSError: the file cannot be made.\n"
              "    PoolFull: the system has no memory for it.");
 
 static PyObject *pool_create(PyTypeObject *type, PyObject *args)
 {
-    unsigned long long size_bytes, uid;
+    unsigned long long size_bytes, uid, min_block_bytes, max_blocks;
+    struct dragon_pool_options options;
     struct dragon_pool *pool;
     const char *name;
     int r;
 
-    if (!PyArg_ParseTuple(args, "sKK:create", &name, &size_bytes, &uid))
+    if (!PyArg_ParseTuple(args, "sKKKK:create", &name, &size_bytes, &uid, &min_block_bytes,
+                          &max_blocks))
         return NULL;
-    r = dragon_pool_create_named(name, size_bytes, uid, 0, &pool);
+    options = (struct dragon_pool_options){
+        .size_bytes = size_bytes,
+        .node = uid,
+        .min_block_bytes = min_block_bytes,
+        .max_blocks = max_blocks,
+    };
+    r = dragon_pool_make_named(name, &options, &pool);
     if (r < 0)
         return dragon_py_raise(dragon_py_state_of(type), r, name);
+    ((struct root *)dragon_pool_root(pool))->max_blocks = max_blocks;
     return wrap_pool(type, pool);
 }
 
@@ -100,7 +113,7 @@ static PyObject *pool_unlink(PyTypeObject *type, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyObject *wrap_allocation(struct pool *self, const struct dragon_handle *handle)
+PyObject *dragon_py_allocation_new(struct dragon_py_pool *self, const struct dragon_handle *handle)
 {
     struct dragon_py_state *state = dragon_py_state_of(Py_TYPE(self));
     struct allocation *allocation;
@@ -119,36 +132,79 @@ static PyObject *wrap_allocation(struct pool *self, const struct dragon_handle *
     allocation->address = address;
     allocation->size_bytes = size_bytes;
     allocation->n_views = 0;
+    allocation->is_freed_with_last_view = false;
     return (PyObject *)allocation;
+}
+
+static PyObject *allocated(struct dragon_py_pool *self, int r, uint64_t size_bytes,
+                           const struct dragon_handle *handle)
+{
+    struct dragon_py_state *state = dragon_py_state_of(Py_TYPE(self));
+    PyObject *allocation;
+
+    if (r == DRAGON_POOL_FULL)
+        return dragon_py_raise_pool_full(state, self->pool, size_bytes, "alloc");
+    if (r < 0)
+        return dragon_py_raise(state, r, "alloc");
+    allocation = dragon_py_allocation_new(self, handle);
+    if (!allocation)
+        dragon_pool_free(self->pool, handle);
+    return allocation;
 }
 
 PyDoc_STRVAR(alloc_doc, "alloc(size, /)\n--\n\nA block of size bytes. Raises PoolFull.");
 
-static PyObject *pool_alloc(struct pool *self, PyObject *size)
+static PyObject *pool_alloc(struct dragon_py_pool *self, PyObject *size)
 {
     unsigned long long size_bytes = PyLong_AsUnsignedLongLong(size);
     struct dragon_handle handle;
-    PyObject *allocation;
     int r;
 
     if (size_bytes == (unsigned long long)-1 && PyErr_Occurred())
         return NULL;
     r = dragon_pool_alloc(self->pool, size_bytes, DRAGON_HOLDER_SHARED, &handle);
-    if (r == DRAGON_POOL_FULL)
-        return dragon_py_raise_pool_full(dragon_py_state_of(Py_TYPE(self)), self->pool, size_bytes,
-                                         "alloc");
-    if (r < 0)
-        return dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, "alloc");
-    allocation = wrap_allocation(self, &handle);
-    if (!allocation)
-        dragon_pool_free(self->pool, &handle);
-    return allocation;
+    return allocated(self, r, size_bytes, &handle);
+}
+
+PyDoc_STRVAR(alloc_wait_doc,
+             "alloc_wait(size, timeout, /)\n--\n\n"
+             "A block of size bytes; waits for room. None: there was none in time.\n\n"
+             "Raises:\n"
+             "    PoolFull: not even an empty pool has room for it.");
+
+static PyObject *pool_alloc_wait(struct dragon_py_pool *self, PyObject *args)
+{
+    struct dragon_handle handle;
+    int64_t deadline_ns, look_ns;
+    PyObject *size, *timeout;
+    uint64_t size_bytes;
+    int r;
+
+    if (!PyArg_ParseTuple(args, "OO:alloc_wait", &size, &timeout) ||
+        dragon_py_deadline(timeout, &deadline_ns) < 0)
+        return NULL;
+    size_bytes = PyLong_AsUnsignedLongLong(size);
+    if (size_bytes == UINT64_MAX && PyErr_Occurred())
+        return NULL;
+    do {
+        /* A signal that arrives just before a sleep interrupts nothing. */
+        look_ns = dragon_deadline_earlier(deadline_ns, dragon_deadline_after_ns(DRAGON_NS_PER_S));
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_pool_alloc_wait(self->pool, size_bytes, DRAGON_HOLDER_SHARED, look_ns, &handle);
+        Py_END_ALLOW_THREADS
+        if ((r == DRAGON_POOL_TIMEOUT || r == DRAGON_POOL_INTERRUPTED) && PyErr_CheckSignals() < 0)
+            return NULL;
+    } while (r == DRAGON_POOL_INTERRUPTED ||
+             (r == DRAGON_POOL_TIMEOUT && !dragon_deadline_passed(deadline_ns)));
+    if (r == DRAGON_POOL_TIMEOUT)
+        Py_RETURN_NONE;
+    return allocated(self, r, size_bytes, &handle);
 }
 
 PyDoc_STRVAR(find_doc, "find(offset, generation, /)\n--\n\n"
                        "The block that another process named. Raises StaleHandle.");
 
-static PyObject *pool_find(struct pool *self, PyObject *args)
+static PyObject *pool_find(struct dragon_py_pool *self, PyObject *args)
 {
     struct dragon_handle handle = {.node = dragon_pool_node(self->pool)};
     unsigned long long offset;
@@ -158,13 +214,13 @@ static PyObject *pool_find(struct pool *self, PyObject *args)
         return NULL;
     handle.offset = offset;
     handle.generation = generation;
-    return wrap_allocation(self, &handle);
+    return dragon_py_allocation_new(self, &handle);
 }
 
 PyDoc_STRVAR(statistics_doc, "statistics()\n--\n\n"
                              "(size, committed, free) in bytes, and the number of blocks.");
 
-static PyObject *pool_statistics(struct pool *self, PyObject *Py_UNUSED(unused))
+static PyObject *pool_statistics(struct dragon_py_pool *self, PyObject *Py_UNUSED(unused))
 {
     struct dragon_pool_statistics s;
 
@@ -174,7 +230,17 @@ static PyObject *pool_statistics(struct pool *self, PyObject *Py_UNUSED(unused))
                          (unsigned long long)s.n_blocks);
 }
 
-static void pool_dealloc(struct pool *self)
+PyDoc_STRVAR(max_blocks_doc, "max_blocks()\n--\n\n"
+                             "How many blocks the pool's creator allows; 0: any number.");
+
+static PyObject *pool_max_blocks(struct dragon_py_pool *self, PyObject *Py_UNUSED(unused))
+{
+    const struct root *root = dragon_pool_root(self->pool);
+
+    return PyLong_FromUnsignedLongLong(root->max_blocks);
+}
+
+static void pool_dealloc(struct dragon_py_pool *self)
 {
     PyTypeObject *type = Py_TYPE(self);
 
@@ -188,8 +254,10 @@ static PyMethodDef pool_methods[] = {
     {"open", (PyCFunction)pool_open, METH_VARARGS | METH_CLASS, open_doc},
     {"unlink", (PyCFunction)pool_unlink, METH_VARARGS | METH_CLASS, unlink_doc},
     {"alloc", (PyCFunction)pool_alloc, METH_O, alloc_doc},
+    {"alloc_wait", (PyCFunction)pool_alloc_wait, METH_VARARGS, alloc_wait_doc},
     {"find", (PyCFunction)pool_find, METH_VARARGS, find_doc},
     {"statistics", (PyCFunction)pool_statistics, METH_NOARGS, statistics_doc},
+    {"max_blocks", (PyCFunction)pool_max_blocks, METH_NOARGS, max_blocks_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -202,7 +270,7 @@ static PyType_Slot pool_slots[] = {
 
 static PyType_Spec pool_spec = {
     .name = "_dragon.Pool",
-    .basicsize = sizeof(struct pool),
+    .basicsize = sizeof(struct dragon_py_pool),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = pool_slots,
 };
@@ -220,9 +288,8 @@ static int require_block(struct allocation *self)
 
 static int allocation_get_buffer(struct allocation *self, Py_buffer *view, int flags)
 {
-    if (require_block(self) < 0 ||
-        PyBuffer_FillInfo(view, (PyObject *)self, self->address, (Py_ssize_t)self->size_bytes, 0,
-                          flags) < 0)
+    if (require_block(self) < 0 || PyBuffer_FillInfo(view, (PyObject *)self, self->address,
+                                                     (Py_ssize_t)self->size_bytes, 0, flags) < 0)
         return -1;
     self->n_views++;
     return 0;
@@ -230,31 +297,53 @@ static int allocation_get_buffer(struct allocation *self, Py_buffer *view, int f
 
 static void allocation_release_buffer(struct allocation *self, Py_buffer *Py_UNUSED(view))
 {
+    struct dragon_py_pool *pool = (struct dragon_py_pool *)self->pool;
+
     self->n_views--;
+    if (self->n_views == 0 && self->is_freed_with_last_view) {
+        self->is_freed_with_last_view = false;
+        (void)dragon_pool_free(pool->pool, &self->handle); /* stale: another process was faster */
+    }
 }
 
 PyDoc_STRVAR(free_doc, "free()\n--\n\n"
-                       "Give the block back.\n\n"
+                       "Give the block back; while views of it exist in this process, with the\n"
+                       "last of them.\n\n"
                        "Raises:\n"
-                       "    BufferError: views of it exist in this process.\n"
                        "    StaleHandle: it was freed before.");
 
 static PyObject *allocation_free(struct allocation *self, PyObject *Py_UNUSED(unused))
 {
-    struct pool *pool = (struct pool *)self->pool;
+    struct dragon_py_pool *pool = (struct dragon_py_pool *)self->pool;
+    uint64_t size_bytes;
+    void *address;
     int r;
 
     if (require_block(self) < 0)
         return NULL;
     if (self->n_views > 0)
-        return PyErr_Format(PyExc_BufferError, "MemoryAlloc: %zd views of the block exist; release "
-                                               "them before free()",
-                            self->n_views);
-    r = dragon_pool_free(pool->pool, &self->handle);
+        r = dragon_pool_resolve(pool->pool, &self->handle, &address, &size_bytes);
+    else
+        r = dragon_pool_free(pool->pool, &self->handle);
     if (r < 0)
         return dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, "free");
+    self->is_freed_with_last_view = self->n_views > 0;
     self->address = NULL;
     Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(is_gone_doc, "is_gone()\n--\n\nTrue once it was freed or detached here.");
+
+static PyObject *allocation_is_gone(struct allocation *self, PyObject *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(!self->address);
+}
+
+PyDoc_STRVAR(n_views_doc, "n_views()\n--\n\nHow many views of it exist in this process.");
+
+static PyObject *allocation_n_views(struct allocation *self, PyObject *Py_UNUSED(unused))
+{
+    return PyLong_FromSsize_t(self->n_views);
 }
 
 PyDoc_STRVAR(detach_doc, "detach()\n--\n\nForget the block without freeing it.");
@@ -293,6 +382,8 @@ static PyMethodDef allocation_methods[] = {
     {"free", (PyCFunction)allocation_free, METH_NOARGS, free_doc},
     {"detach", (PyCFunction)allocation_detach, METH_NOARGS, detach_doc},
     {"place", (PyCFunction)allocation_place, METH_NOARGS, place_doc},
+    {"is_gone", (PyCFunction)allocation_is_gone, METH_NOARGS, is_gone_doc},
+    {"n_views", (PyCFunction)allocation_n_views, METH_NOARGS, n_views_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -251,8 +251,7 @@ static int send_message(struct queue *self, const struct dragon_message *message
 {
     int r = dragon_channel_try_send(&self->channel, message);
 
-    if (r == DRAGON_CHANNEL_BUSY ||
-        (r == DRAGON_CHANNEL_FULL && deadline_ns != DRAGON_AT_ONCE)) {
+    if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_FULL && deadline_ns != DRAGON_AT_ONCE)) {
         do {
             Py_BEGIN_ALLOW_THREADS
             r = dragon_channel_send(&self->channel, message, until_next_look(deadline_ns));
@@ -380,8 +379,7 @@ static int receive_message(struct queue *self, struct dragon_message *message_ou
         if (r == DRAGON_CHANNEL_EMPTY)
             dragon_pause();
     }
-    if (r == DRAGON_CHANNEL_BUSY ||
-        (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE)) {
+    if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE)) {
         do {
             Py_BEGIN_ALLOW_THREADS
             r = dragon_channel_receive(&self->channel, message_out, until_next_look(deadline_ns));
@@ -617,7 +615,8 @@ static PyObject *simple_empty(struct queue *self, PyObject *unused)
     return require_open(self, true) < 0 ? NULL : queue_empty(self, unused);
 }
 
-PyDoc_STRVAR(discard_doc, "_discard()\n--\n\nTake the oldest object, if there is one, and drop it.");
+PyDoc_STRVAR(discard_doc,
+             "_discard()\n--\n\nTake the oldest object, if there is one, and drop it.");
 
 static PyObject *queue_discard(struct queue *self, PyObject *Py_UNUSED(unused))
 {
@@ -638,13 +637,15 @@ static PyObject *queue_discard(struct queue *self, PyObject *Py_UNUSED(unused))
 
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
 
+/* clang-format off */
 #define SHARED_METHODS                                                                             \
     {"_create", (PyCFunction)queue_create, METH_VARARGS, create_doc},                              \
-        {"_attach", (PyCFunction)queue_attach, METH_O, attach_doc},                                \
-        {"_poll", (PyCFunction)queue_poll, METH_O, poll_doc},                                      \
-        {"_fileno", (PyCFunction)queue_fileno, METH_NOARGS, fileno_doc},                           \
-        {"_discard", (PyCFunction)queue_discard, METH_NOARGS, discard_doc},                        \
-        {"close", (PyCFunction)queue_close, METH_NOARGS, close_doc}
+    {"_attach", (PyCFunction)queue_attach, METH_O, attach_doc},                                    \
+    {"_poll", (PyCFunction)queue_poll, METH_O, poll_doc},                                          \
+    {"_fileno", (PyCFunction)queue_fileno, METH_NOARGS, fileno_doc},                               \
+    {"_discard", (PyCFunction)queue_discard, METH_NOARGS, discard_doc},                            \
+    {"close", (PyCFunction)queue_close, METH_NOARGS, close_doc}
+/* clang-format on */
 
 static PyMethodDef queue_methods[] = {
     SHARED_METHODS,

@@ -116,9 +116,11 @@ static int take(struct dragon_py_semaphore *self, int64_t deadline_ns)
         dragon_pause();
     }
     do {
-        Py_BEGIN_ALLOW_THREADS r =
-            dragon_semaphore_acquire(semaphore, dragon_py_next_look(deadline_ns));
-        Py_END_ALLOW_THREADS if (r == 0) return 1;
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_semaphore_acquire(semaphore, dragon_py_next_look(deadline_ns));
+        Py_END_ALLOW_THREADS
+        if (r == 0)
+            return 1;
         if (r < 0) {
             dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, "acquire");
             return -1;

@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ["DragonException"]
+import enum
+from typing import Any, Final
+
+from dragon.rc import DragonError
+
+__all__ = [
+    "ADAPTIVE_WAIT",
+    "DEFAULT_WAIT_MODE",
+    "IDLE_WAIT",
+    "SPIN_WAIT",
+    "WHEN_BUFFERED",
+    "WHEN_DEPOSITED",
+    "WHEN_IMMEDIATE",
+    "WHEN_RECEIVED",
+    "DragonError",
+    "DragonException",
+    "DragonObjectDestroyed",
+    "ReturnWhen",
+    "WaitMode",
+    "get_rc_string",
+]
 
 
 class DragonException(Exception):
@@ -10,13 +30,65 @@ class DragonException(Exception):
 
     Args:
         msg: what happened.
-        lib_err: number of the error, or None.
+        lib_err: number of the error (``dragon.rc.DragonError``), or None.
     """
 
     def __init__(self, msg: str, lib_err: int | None = None) -> None:
-        super().__init__(msg, lib_err)
+        super().__init__(msg)
         self.msg = msg
         self.lib_err = lib_err
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.msg, self.lib_err)
+
     def __str__(self) -> str:
-        return self.msg
+        if self.lib_err is None:
+            return self.msg
+        return f"Dragon Message: {self.msg} | Return Code: {get_rc_string(self.lib_err)}"
+
+
+class DragonObjectDestroyed(DragonException):
+    """The object that was used has been destroyed, by this or another process."""
+
+
+class WaitMode(enum.IntEnum):
+    """How to wait. Accepted everywhere; every wait here adapts by itself."""
+
+    IDLE_WAIT = 0
+    SPIN_WAIT = 1
+    ADAPTIVE_WAIT = 2
+
+
+class ReturnWhen(enum.IntEnum):
+    """When a send returns. On one machine the message is always in the channel by then."""
+
+    WHEN_IMMEDIATE = 0
+    WHEN_BUFFERED = 1
+    WHEN_DEPOSITED = 2
+    WHEN_RECEIVED = 3
+
+
+IDLE_WAIT: Final = WaitMode.IDLE_WAIT
+SPIN_WAIT: Final = WaitMode.SPIN_WAIT
+ADAPTIVE_WAIT: Final = WaitMode.ADAPTIVE_WAIT
+DEFAULT_WAIT_MODE: Final = WaitMode.ADAPTIVE_WAIT
+
+WHEN_IMMEDIATE: Final = ReturnWhen.WHEN_IMMEDIATE
+WHEN_BUFFERED: Final = ReturnWhen.WHEN_BUFFERED
+WHEN_DEPOSITED: Final = ReturnWhen.WHEN_DEPOSITED
+WHEN_RECEIVED: Final = ReturnWhen.WHEN_RECEIVED
+
+
+def get_rc_string(rc: int) -> str:
+    """Name an error number.
+
+    Args:
+        rc: a number of ``dragon.rc.DragonError``, or any other.
+
+    Returns:
+        The name with its prefix, such as "DRAGON_TIMEOUT".
+    """
+    try:
+        return f"DRAGON_{DragonError(rc).name}"
+    except ValueError:
+        return f"DRAGON_{DragonError.BAD_RETURN_CODE.name} ({rc})"

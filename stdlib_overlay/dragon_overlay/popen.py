@@ -14,7 +14,7 @@ import io
 import os
 import signal
 from multiprocessing import popen_fork, popen_spawn_posix, resource_tracker, spawn, util
-from multiprocessing.context import reduction, set_spawning_popen
+from multiprocessing.context import reduction, set_spawning_popen  # type: ignore[attr-defined]
 from typing import Any
 
 import _dragon
@@ -100,14 +100,15 @@ class Popen(popen_fork.Popen):
         finally:
             os.close(child_end)
         # The pipe stays open: the child sees its end when we have ended.
-        self.finalizer = util.Finalize(self, util.close_fds, (self.sentinel, parent_end))
+        close_fds = util.close_fds  # type: ignore[attr-defined]  # typeshed lacks it
+        self.finalizer = util.Finalize(self, close_fds, (self.sentinel, parent_end))
         with open(parent_end, "wb", closefd=False) as pipe:
             pipe.write(data)
 
     def _pickle(self, process_obj: Any) -> memoryview:
         buffer = io.BytesIO()
         preparation = spawn.get_preparation_data(process_obj._name)
-        set_spawning_popen(self)
+        set_spawning_popen(self)  # type: ignore[arg-type]  # typeshed knows two kinds of Popen
         try:
             reduction.dump(preparation, buffer)
             reduction.dump(_Arrival(process_obj), buffer)
@@ -119,7 +120,9 @@ class Popen(popen_fork.Popen):
         tracker_fd = resource_tracker.getfd()
         command = command_line(tracker_fd=tracker_fd, pipe_handle=child_end)
         fds = [*self._fds, tracker_fd, child_end, _dragon.node_fd()]
-        self.pid = util.spawnv_passfds(spawn.get_executable(), command, fds)
+        # typeshed: the executable is str (it is bytes), the tracker may have no fd (it has).
+        executable: Any = spawn.get_executable()
+        self.pid = util.spawnv_passfds(executable, command, fds)  # type: ignore[arg-type]
         try:
             self.sentinel = os.pidfd_open(self.pid)
             _dragon.watch_child(self.pid)

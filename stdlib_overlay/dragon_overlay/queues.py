@@ -43,7 +43,8 @@ class _Ends:
 
     def __reduce__(self) -> tuple[Any, ...]:
         attributes = {k: v for k, v in self.__dict__.items() if not k.startswith("_dragon_")}
-        return reduction.rebuild, (type(self), reduction.export(self), attributes)
+        name = reduction.export(self)  # type: ignore[arg-type]  # all subclasses are Objects
+        return reduction.rebuild, (type(self), name, attributes)
 
 
 class QueueReader:
@@ -79,12 +80,14 @@ class QueueReader:
     def fileno(self) -> int:
         """A descriptor that is readable while an object is in the queue. Not to be read."""
         self._require_open()
-        return self._queue._fileno()
+        fd: int = self._queue._fileno()
+        return fd
 
     def poll(self, timeout: float | None = 0.0) -> bool:
         """Wait at most timeout seconds (None: for ever); True if an object is in the queue."""
         self._require_open()
-        return self._queue._poll(timeout)
+        is_there: bool = self._queue._poll(timeout)
+        return is_there
 
     def recv(self) -> Any:
         """Take the oldest object, waiting for one."""
@@ -110,7 +113,8 @@ class QueueWriter(QueueReader):
         self._queue.put(obj)
 
 
-class Queue(_dragon.Queue, _Ends, _stock.Queue):
+# The standard library's queues cannot be subscripted everywhere.
+class Queue(_dragon.Queue, _Ends, _stock.Queue):  # type: ignore[type-arg]
     """``multiprocessing.Queue``: any number of producers and consumers, in any processes.
 
     ``put`` returns when the object is in shared memory: there is no feeder thread, ``join_thread``
@@ -135,14 +139,14 @@ class Queue(_dragon.Queue, _Ends, _stock.Queue):
         """There is no thread to be joined."""
 
 
-class JoinableQueue(Queue, _stock.JoinableQueue):
+class JoinableQueue(Queue, _stock.JoinableQueue):  # type: ignore[type-arg]
     """``multiprocessing.JoinableQueue``: a Queue whose objects are counted until done."""
 
     task_done = _dragon.Queue._task_done
     join = _dragon.Queue._join
 
 
-class SimpleQueue(_dragon.SimpleQueue, _Ends, _stock.SimpleQueue):
+class SimpleQueue(_dragon.SimpleQueue, _Ends, _stock.SimpleQueue):  # type: ignore[type-arg]
     """``multiprocessing.SimpleQueue``: put and get, and no more."""
 
     def __init__(self, *, ctx: Any) -> None:

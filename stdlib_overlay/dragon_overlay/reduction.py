@@ -36,7 +36,7 @@ def export(shared_object: _dragon.Object) -> bytes:
     )
 
 
-def rebuild(cls: type[Any], name: bytes, attributes: dict[str, Any]) -> Any:
+def rebuild(cls: Any, name: bytes, attributes: dict[str, Any]) -> Any:
     """The other half of ``reduce``: an object that uses what ``name`` names."""
     shared_object = cls.__new__(cls)
     shared_object._attach(name)
@@ -62,5 +62,7 @@ def reduce_array(array: Any) -> tuple[Any, ...]:
     any size: out of band they would arrive read-only, and the standard library's do not.
     """
     if array.nbytes < _LARGE_BYTES or not array.flags.writeable:
-        return array.__reduce__()
-    return array.__reduce_ex__(5)
+        reduced: tuple[Any, ...] = array.__reduce__()
+    else:
+        reduced = array.__reduce_ex__(5)
+    return reduced

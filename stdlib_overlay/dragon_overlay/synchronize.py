@@ -21,7 +21,6 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 import _dragon
-
 from dragon_overlay import reduction
 
 __all__ = [
@@ -34,9 +33,10 @@ __all__ = [
     "Semaphore",
 ]
 
-RECURSIVE_MUTEX = stock.RECURSIVE_MUTEX
-SEMAPHORE = stock.SEMAPHORE
-SEM_VALUE_MAX = stock.SEM_VALUE_MAX
+# typeshed lacks these three.
+RECURSIVE_MUTEX: int = stock.RECURSIVE_MUTEX  # type: ignore[attr-defined]
+SEMAPHORE: int = stock.SEMAPHORE  # type: ignore[attr-defined]
+SEM_VALUE_MAX: int = stock.SEM_VALUE_MAX  # type: ignore[attr-defined]
 
 
 class _Shared:
@@ -53,7 +53,8 @@ class _Shared:
             RuntimeError: if no process is being started and no message is being
                 written, as the standard library does.
         """
-        return reduction.export(self), self.__dict__
+        exported = reduction.export(self)  # type: ignore[arg-type]  # all subclasses are Objects
+        return exported, self.__dict__
 
     def __setstate__(self, state: Any) -> None:
         exported, attributes = state

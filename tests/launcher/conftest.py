@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def exe() -> Path:
 def dragon(exe: Path, tmp_path: Path) -> Callable[..., Outcome]:
     """Run dragon with the words given, in an empty folder."""
 
-    def run(*words: str | Path, **options: object) -> Outcome:
+    def run(*words: str | Path, **options: Any) -> Outcome:
         options.setdefault("cwd", tmp_path)
         return run_program(exe, *words, **options)
 

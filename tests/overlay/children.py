@@ -29,7 +29,7 @@ class Word(str):
     """A str of another type."""
 
 
-class Pair(tuple):
+class Pair(tuple[Any, ...]):
     """A tuple of another type."""
 
 
@@ -133,7 +133,7 @@ def report_facts(results: Any) -> None:
             "ppid": os.getppid(),
             "name": me.name,
             "daemon": me.daemon,
-            "parent": multiprocessing.parent_process().pid,
+            "parent": multiprocessing.parent_process().pid,  # type: ignore[union-attr]
             "cwd": os.getcwd(),
             "variable": os.environ.get("OVERLAY_TEST"),
             "method": multiprocessing.get_start_method(allow_none=True),
@@ -256,7 +256,7 @@ class Labelled(Queue):
         self.label = label
 
 
-class Counting(multiprocessing.queues.Queue):
+class Counting(multiprocessing.queues.Queue):  # type: ignore[type-arg]
     """The well-known recipe: a subclass of the standard library's queue with its own state."""
 
     def __init__(self, ctx: Any) -> None:

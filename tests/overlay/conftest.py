@@ -59,7 +59,8 @@ def dragon() -> BaseContext:
 @pytest.fixture(params=["dragon", "spawn"])
 def ctx(request: pytest.FixtureRequest) -> BaseContext:
     """The context under test, and the standard library's as the reference of how it behaves."""
-    return multiprocessing.get_context(request.param)
+    method: str = request.param
+    return multiprocessing.get_context(method)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-
 try:
     from dragon_overlay.synchronize import Lock
 except ImportError:  # plain python3

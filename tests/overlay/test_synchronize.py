@@ -334,7 +334,8 @@ def test_wait_for_returns_what_the_predicate_says(ctx: Any) -> None:
 
 def n_sleepers(condition: Any) -> int:
     sleeping: int = condition._sleeping_count.get_value()
-    return sleeping - condition._woken_count.get_value()
+    woken: int = condition._woken_count.get_value()
+    return sleeping - woken
 
 
 def test_notify_wakes_as_many_processes_as_it_is_told(ctx: Any, start: Any) -> None:

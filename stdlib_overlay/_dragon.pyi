@@ -1,0 +1,419 @@
+"""The C module of the runtime, for type checkers: what `_dragon/*.c` gives to Python.
+
+A built-in module of the `dragon` executable, and an extension module for plain python3. There the
+process has no node: only the types of named pools work, what needs a node raises RuntimeError.
+"""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, ClassVar, Protocol, TypedDict, final
+
+from _typeshed import ReadableBuffer
+
+# What a Condition calls of its lock, whoever made that.
+class _Lock(Protocol):
+    def acquire(self, block: bool = ..., timeout: float | None = ...) -> bool: ...
+    def release(self) -> None: ...
+
+class _PoolStatistics(TypedDict):
+    size_bytes: int  # the pool's limit
+    committed_bytes: int  # with memory behind them
+    free_bytes: int  # in no block
+    n_blocks: int
+
+class PoolFull(MemoryError):
+    """A pool cannot give a block: its limit or the system's memory is reached. Try again later."""
+
+class StaleHandle(OSError):
+    """A name of a shared object or block that leads nowhere, or into another program."""
+
+class Destroyed(StaleHandle):
+    """Somebody has destroyed the channel; it may be while we waited."""
+
+# ---- the node ----
+
+def begin() -> None:
+    """Begin to open the node, as it will be needed soon. Does not wait."""
+
+def has_node() -> bool:
+    """Return whether this process is part of a dragon runtime."""
+
+def node_fd() -> int:
+    """Return the descriptor of the default pool, with which a child joins."""
+
+def watch_child(pid: int, /) -> None:
+    """Have the supervisor take back what a child held when it dies."""
+
+def follow(pid: int, /) -> None:
+    """End this process as soon as process pid has ended. ProcessLookupError: it has."""
+
+def pool_statistics() -> _PoolStatistics:
+    """Measure the default pool."""
+
+def is_exporting() -> bool:
+    """Return whether this thread is pickling a message, into which a shared object may go."""
+
+# ---- views of shared objects: ValueError until made by __init__ or _create, or by _attach ----
+
+class Object:
+    """Base of the types that are views of an object in a pool. Can be weakly referenced."""
+
+    def _export(self, in_message: bool, /) -> bytes:
+        """Name the object for `_attach`; in_message: the bytes carry a use to be adopted."""
+
+    def _is_same(self, other: object, /) -> bool:
+        """Return whether both are views of the same shared object."""
+
+class Queue(Object):
+    """Base of the overlay's Queue and JoinableQueue."""
+
+    @property
+    def _is_closed(self) -> bool:
+        """Whether close() was called here."""
+
+    def _create(self, max_messages: int, max_bytes: int, /) -> None:
+        """Make a new queue. 0: no limit."""
+
+    def _attach(self, state: bytes, /) -> None:
+        """Be a view of the queue that `_export` named."""
+
+    def _poll(self, timeout: float | None, /) -> bool:
+        """Wait for an object to be there; return whether one is."""
+
+    def _fileno(self) -> int:
+        """Return a descriptor that is readable while the queue holds something."""
+
+    def _discard(self) -> None:
+        """Drop the oldest object, if there is one."""
+
+    def _task_done(self) -> None:
+        """Say that an object taken out has been dealt with. ValueError: too often."""
+
+    def _join(self) -> None:
+        """Wait until all objects put have been dealt with."""
+
+    def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put obj; it is in shared memory on return. Raises queue.Full, ValueError, PoolFull."""
+
+    def put_nowait(self, obj: Any) -> None:
+        """Put obj if there is room. Raises as put."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the oldest object. Raises queue.Empty, ValueError."""
+
+    def get_nowait(self) -> Any:
+        """Take the oldest object if there is one. Raises as get."""
+
+    def qsize(self) -> int:
+        """Return the number of objects, at this moment."""
+
+    def empty(self) -> bool:
+        """Return whether there is none, at this moment."""
+
+    def full(self) -> bool:
+        """Return whether a put would have to wait, at this moment."""
+
+    def close(self) -> None:
+        """Stop using the queue in this process."""
+
+class SimpleQueue(Object):
+    """Base of the overlay's SimpleQueue."""
+
+    @property
+    def _is_closed(self) -> bool:
+        """Whether close() was called here."""
+
+    def _create(self, max_messages: int, max_bytes: int, /) -> None:
+        """Make a new queue. 0: no limit."""
+
+    def _attach(self, state: bytes, /) -> None:
+        """Be a view of the queue that `_export` named."""
+
+    def _poll(self, timeout: float | None, /) -> bool:
+        """Wait for an object to be there; return whether one is."""
+
+    def _fileno(self) -> int:
+        """Return a descriptor that is readable while the queue holds something."""
+
+    def _discard(self) -> None:
+        """Drop the oldest object, if there is one."""
+
+    def put(self, obj: Any) -> None:
+        """Put obj, waiting for room. Raises what pickling raises; OSError once closed."""
+
+    def get(self) -> Any:
+        """Take the oldest object, waiting for one. OSError once closed."""
+
+    def empty(self) -> bool:
+        """Return whether there is none, at this moment. OSError once closed."""
+
+    def close(self) -> None:
+        """Stop using the queue in this process."""
+
+class SemLock(Object):
+    """Base of the overlay's locks and semaphores: as _multiprocessing.SemLock."""
+
+    SEM_VALUE_MAX: ClassVar[int]
+
+    def __init__(self, kind: int, value: int, maximum: int) -> None: ...
+    @property
+    def kind(self) -> int:
+        """0: recursive lock, 1: semaphore."""
+
+    @property
+    def maxvalue(self) -> int:
+        """The value above which release fails."""
+
+    @property
+    def handle(self) -> int:
+        """Where it lies in its pool."""
+
+    @property
+    def name(self) -> None:
+        """None: it has no name in the file system."""
+
+    def _attach(self, state: bytes, /) -> None:
+        """Be a view of the object that `_export` named."""
+
+    def _count(self) -> int:
+        """Return how often it was acquired and not released by this process."""
+
+    def _is_mine(self) -> bool:
+        """Return whether the calling thread holds it."""
+
+    def _get_value(self) -> int:
+        """Return its value, at this moment."""
+
+    def _is_zero(self) -> bool:
+        """Return whether its value is zero, at this moment."""
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        """Take a unit, waiting for one; return whether it did."""
+
+    def release(self) -> None:
+        """Give a unit back. ValueError, AssertionError: it was not taken."""
+
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        exc_tb: TracebackType | None = None,
+        /,
+    ) -> None: ...
+
+class Event(Object):
+    """Base of the overlay's Event: a flag that can be waited for."""
+
+    def __init__(self) -> None: ...
+    def _attach(self, state: bytes, /) -> None:
+        """Be a view of the object that `_export` named."""
+
+    def is_set(self) -> bool:
+        """Return whether the flag is up."""
+
+    def set(self) -> None:
+        """Raise the flag and wake all that wait."""
+
+    def clear(self) -> None:
+        """Lower the flag."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the flag is up. False: timeout passed first."""
+
+class Condition(Object):
+    """Base of the overlay's Condition; the fastest lock for it is a SemLock."""
+
+    _lock: _Lock  # set by __init__; after _attach by whoever called that
+
+    def __init__(self, lock: _Lock) -> None: ...
+    def _attach(self, state: bytes, /) -> None:
+        """Be a view of the object that `_export` named, as yet without a lock."""
+
+    def _n_waiting(self) -> int:
+        """Return how many wait and have not been notified."""
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        """Acquire the lock."""
+
+    def release(self) -> None:
+        """Release the lock."""
+
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        exc_tb: TracebackType | None = None,
+        /,
+    ) -> None: ...
+    def wait(self, timeout: float | None = None) -> bool:
+        """Release the lock, block until notified, take it again. False: timeout passed first."""
+
+    def notify(self, n: int = 1) -> None:
+        """Wake the n that have waited longest."""
+
+    def notify_all(self) -> None:
+        """Wake all that wait."""
+
+class Barrier(Object):
+    """Base of the overlay's Barrier: as threading.Barrier."""
+
+    _action: Callable[[], object] | None  # called by the last to come
+    _timeout: float | None  # the default of wait, seconds
+
+    def __init__(
+        self,
+        parties: int,
+        action: Callable[[], object] | None = None,
+        timeout: float | None = None,
+    ) -> None: ...
+    @property
+    def parties(self) -> int:
+        """How many it takes to pass."""
+
+    @property
+    def n_waiting(self) -> int:
+        """How many wait now."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether it is broken; so until it is reset."""
+
+    def _attach(self, state: bytes, /) -> None:
+        """Be a view of the object that `_export` named. Action and timeout do not travel."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Block until all parties came; return the caller's place. Raises BrokenBarrierError."""
+
+    def reset(self) -> None:
+        """Make it whole and empty; who waits gets BrokenBarrierError."""
+
+    def abort(self) -> None:
+        """Break it: who waits, now or later, gets BrokenBarrierError."""
+
+# ---- memory. These cannot be instantiated: each says who makes it ----
+
+@final
+class Pool:
+    """A named pool that this process has open. Made by `create` and `open`."""
+
+    @classmethod
+    def create(
+        cls, name: str, size: int, uid: int, min_block_size: int, max_blocks: int, /
+    ) -> Pool:
+        """Make a pool of size bytes in the POSIX shared-memory file name. OSError, PoolFull."""
+
+    @classmethod
+    def open(cls, name: str, uid: int, /) -> Pool:
+        """Use the pool of that name and uid. FileNotFoundError, StaleHandle."""
+
+    @classmethod
+    def unlink(cls, name: str, /) -> None:
+        """Remove the file; those that have the pool open keep it."""
+
+    def alloc(self, size: int, /) -> Allocation:
+        """Take a block of size bytes. PoolFull."""
+
+    def alloc_wait(self, size: int, timeout: float | None, /) -> Allocation | None:
+        """Take a block of size bytes, waiting for room; None: none in time. PoolFull."""
+
+    def find(self, offset: int, generation: int, /) -> Allocation:
+        """Use the block that another process named by its `place`. StaleHandle."""
+
+    def statistics(self) -> tuple[int, int, int, int]:
+        """Return its size, committed and free bytes, and its number of blocks."""
+
+    def max_blocks(self) -> int:
+        """Return how many blocks the pool's creator allows; 0: any number."""
+
+@final
+class Allocation:
+    """A block of a named pool, freed only by `free`. Made by `Pool.alloc` and `Pool.find`."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+    def free(self) -> None:
+        """Give the block back, while views of it exist here with the last. StaleHandle."""
+
+    def detach(self) -> None:
+        """Forget the block without freeing it. StaleHandle: it was freed."""
+
+    def place(self) -> tuple[int, int]:
+        """Return offset and generation of the block in its pool."""
+
+    def is_gone(self) -> bool:
+        """Return whether it was freed or detached here."""
+
+    def n_views(self) -> int:
+        """Return how many views of it exist here."""
+
+CHANNEL_NAME_BYTES: int  # the longest description that Channel.send_name takes
+
+@final
+class Channel(Object):
+    """A channel in a named pool. Made by `create` and `open`. All but facts, place: Destroyed."""
+
+    @classmethod
+    def create(cls, pool: Pool, uid: int, capacity: int, block_size: int, /) -> Channel:
+        """Make a channel of at most capacity messages. PoolFull."""
+
+    @classmethod
+    def open(cls, pool: Pool, offset: int, generation: int, /) -> Channel:
+        """Use the channel that another process named by its `place`. StaleHandle, Destroyed."""
+
+    def destroy(self) -> None:
+        """End the channel for all processes."""
+
+    def send(
+        self, payload: ReadableBuffer, hints: int, client_id: int, timeout: float | None, /
+    ) -> bool:
+        """Send a copy of the bytes; return whether there was room in time. PoolFull."""
+
+    def send_block(
+        self,
+        offset: int,
+        generation: int,
+        size: int,
+        hints: int,
+        client_id: int,
+        timeout: float | None,
+        /,
+    ) -> bool:
+        """Send a block of the channel's pool; return whether there was room. StaleHandle."""
+
+    def send_name(
+        self, description: bytes, hints: int, client_id: int, timeout: float | None, /
+    ) -> bool:
+        """Send the description of memory in another pool; return whether there was room."""
+
+    def receive(
+        self, timeout: float | None, /
+    ) -> tuple[bytes | Allocation, int, int, int, bool] | None:
+        """Take (payload, size, hints, client_id, is_name); None: nothing came in time."""
+
+    def watch(self, events: int, timeout: float | None, /) -> bool:
+        """Wait for an event (1 message, 2 room, 4 empty, 8 full); return whether it came."""
+
+    def count(self) -> int:
+        """Return the number of messages, at this moment."""
+
+    def facts(self) -> tuple[int, int, int]:
+        """Return number, capacity and block size, as it was made with."""
+
+    def place(self) -> tuple[int, int]:
+        """Return offset and generation of the channel in its pool."""
+
+@final
+class Block:
+    """Memory of a received array, freed with the last view of it. Made by a queue's get."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class _Sink:
+    """The file that objects are pickled into. Made by a queue's put."""
+
+    def write(self, data: ReadableBuffer, /) -> None: ...
+    def take_buffer(self, pickle_buffer: Any, /) -> bool: ...

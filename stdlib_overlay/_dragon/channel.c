@@ -1,0 +1,596 @@
+/*
+ * _dragon.Channel: a channel in a named pool, for dragon.channels. Works in any
+ * Python, with or without a node. The channel exists until somebody destroys
+ * it; that existence is one use of its object, each open _dragon.Channel one
+ * more, so that the memory stays under the feet of those who still wait.
+ *
+ * A message is the sender's two words and its bytes: in the slot if they fit,
+ * otherwise in a block of the channel's pool, which becomes the receiver's. A
+ * third kind carries only the description of memory in another pool.
+ */
+#include "object.h"
+#include "pool.h"
+
+#include "base/deadline.h"
+#include "channel/channel.h"
+#include "memory/pool.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+#define KIND DRAGON_KIND('C', 'O', 'R', 'E')
+#define IN_SLOT DRAGON_KIND('S', 'L', 'O', 'T')
+#define IN_BLOCK DRAGON_KIND('B', 'L', 'C', 'K')
+#define ELSEWHERE DRAGON_KIND('E', 'L', 'S', 'E')
+
+/* Written once, by the creator, before anybody else knows of the channel. */
+struct channel_state {
+    struct dragon_channel_shared shared;
+    uint64_t uid;
+    uint64_t block_bytes;
+    uint64_t reserved[6];
+};
+
+_Static_assert(sizeof(struct channel_state) == 10 * 64, "shared layout");
+
+/* At the start of a message's inline bytes. */
+struct words {
+    uint64_t hints;
+    uint64_t client_id;
+    uint64_t size_bytes; /* of the payload */
+};
+
+#define SLOT_BYTES (DRAGON_MESSAGE_INLINE_BYTES - sizeof(struct words))
+
+struct channel {
+    struct dragon_py_object base;
+    struct dragon_channel channel;
+    PyObject *pool; /* struct dragon_py_pool; keeps the mapping */
+};
+
+/* ---- state ---- */
+
+static struct dragon_py_state *state_of(struct channel *self)
+{
+    return dragon_py_state_of(Py_TYPE(self));
+}
+
+static struct dragon_pool *pool_of(struct channel *self)
+{
+    return ((struct dragon_py_pool *)self->pool)->pool;
+}
+
+static PyObject *raise_destroyed(struct channel *self)
+{
+    PyErr_SetString(state_of(self)->destroyed, "the channel was destroyed");
+    return NULL;
+}
+
+static int require_open(struct channel *self)
+{
+    if (dragon_py_object_require(&self->base, "Channel") < 0)
+        return -1;
+    if (!dragon_channel_is_destroyed(&self->channel))
+        return 0;
+    raise_destroyed(self);
+    return -1;
+}
+
+static struct channel *allocate(PyTypeObject *type, PyObject *pool)
+{
+    struct channel *self = (struct channel *)type->tp_alloc(type, 0);
+
+    if (self)
+        self->pool = Py_NewRef(pool);
+    return self;
+}
+
+/* ---- lifetime ---- */
+
+PyDoc_STRVAR(create_doc, "create(pool, uid, capacity, block_size, /)\n--\n\n"
+                         "A new channel of at most capacity messages. Raises PoolFull.");
+
+static PyObject *channel_create(PyTypeObject *type, PyObject *args)
+{
+    struct dragon_py_state *state = dragon_py_state_of(type);
+    struct dragon_channel_options options = {.max_bytes = DRAGON_CHANNEL_UNBOUNDED};
+    unsigned long long uid, capacity, block_bytes;
+    struct channel_state *shared;
+    struct channel *self;
+    PyObject *pool;
+    int r;
+
+    if (!PyArg_ParseTuple(args, "O!KKK:create", state->pool_type, &pool, &uid, &capacity,
+                          &block_bytes))
+        return NULL;
+    self = allocate(type, pool);
+    if (!self)
+        return NULL;
+    if (dragon_py_object_create_in(&self->base, pool_of(self), KIND, sizeof *shared, NULL,
+                                   "Channel") < 0)
+        goto drop;
+    options.max_messages = capacity;
+    r = dragon_channel_init(&self->base.object, &options);
+    if (r == 0) {
+        self->base.fini = dragon_channel_fini;
+        r = dragon_channel_open(&self->channel, &self->base.object);
+    }
+    if (r == DRAGON_POOL_FULL)
+        dragon_py_raise_pool_full(state, pool_of(self), 0, "Channel");
+    else if (r != 0)
+        dragon_py_raise(state, r, "Channel");
+    if (r != 0)
+        goto drop;
+    shared = self->base.object.state;
+    shared->uid = uid;
+    shared->block_bytes = block_bytes;
+    dragon_object_keep(&self->base.object); /* until it is destroyed */
+    return (PyObject *)self;
+
+drop:
+    Py_DECREF(self);
+    return NULL;
+}
+
+PyDoc_STRVAR(open_doc, "open(pool, offset, generation, /)\n--\n\n"
+                       "The channel that another process named by place().\n\n"
+                       "Raises:\n"
+                       "    StaleHandle: there is none (any more).\n"
+                       "    Destroyed: it was destroyed.");
+
+static PyObject *channel_open(PyTypeObject *type, PyObject *args)
+{
+    struct dragon_py_state *state = dragon_py_state_of(type);
+    struct dragon_handle handle = {0};
+    unsigned long long offset;
+    unsigned int generation;
+    struct channel *self;
+    PyObject *pool;
+    int r;
+
+    if (!PyArg_ParseTuple(args, "O!KI:open", state->pool_type, &pool, &offset, &generation))
+        return NULL;
+    self = allocate(type, pool);
+    if (!self)
+        return NULL;
+    handle.node = dragon_pool_node(pool_of(self));
+    handle.offset = offset;
+    handle.generation = generation;
+    if (dragon_py_object_attach_in(&self->base, pool_of(self), &handle, false, KIND,
+                                   sizeof(struct channel_state), dragon_channel_fini,
+                                   "Channel") < 0)
+        goto drop;
+    r = dragon_channel_open(&self->channel, &self->base.object);
+    if (r < 0) {
+        dragon_py_raise(state, r, "Channel");
+        goto drop;
+    }
+    if (require_open(self) < 0)
+        goto drop;
+    return (PyObject *)self;
+
+drop:
+    Py_DECREF(self);
+    return NULL;
+}
+
+static void channel_dealloc(struct channel *self)
+{
+    PyObject_GC_UnTrack(self);
+    dragon_py_object_release(&self->base);
+    Py_CLEAR(self->pool); /* after the last access to its memory */
+    dragon_py_object_dealloc((PyObject *)self);
+}
+
+PyDoc_STRVAR(destroy_doc, "destroy()\n--\n\n"
+                          "End the channel for all processes: who waits on it gets Destroyed,\n"
+                          "messages in it are freed.\n\n"
+                          "Raises:\n"
+                          "    Destroyed: it was destroyed before.");
+
+static PyObject *channel_destroy(struct channel *self, PyObject *Py_UNUSED(unused))
+{
+    struct dragon_object existence;
+
+    if (require_open(self) < 0)
+        return NULL;
+    if (!dragon_channel_destroy(&self->channel))
+        return raise_destroyed(self);
+    existence = self->base.object;
+    dragon_object_close(&existence, self->base.fini);
+    Py_RETURN_NONE;
+}
+
+/* ---- waiting ---- */
+
+/* How long to be in the runtime before signals are looked for: one that arrives
+ * just before a sleep interrupts nothing. */
+static int64_t until_next_look(int64_t deadline_ns)
+{
+    int64_t look_ns = dragon_deadline_after_ns(DRAGON_EVENTCOUNT_PARK_NS);
+
+    return dragon_deadline_earlier(deadline_ns, look_ns);
+}
+
+/* After a wait without the GIL: true if it is to go on. *r becomes -1 if a
+ * signal handler raised. outcome: what means that time is up. */
+static bool goes_on(int *r, int outcome, int64_t deadline_ns)
+{
+    if (*r != DRAGON_CHANNEL_INTERRUPTED && *r != outcome)
+        return false;
+    if (PyErr_CheckSignals() < 0) {
+        *r = -1;
+        return false;
+    }
+    return *r == DRAGON_CHANNEL_INTERRUPTED || !dragon_deadline_passed(deadline_ns);
+}
+
+static int fail(struct channel *self, int r, const char *what)
+{
+    if (PyErr_Occurred())
+        return -1;
+    if (r == DRAGON_CHANNEL_DESTROYED)
+        raise_destroyed(self);
+    else if (r == DRAGON_CHANNEL_POOL_FULL || r == DRAGON_POOL_FULL)
+        dragon_py_raise_pool_full(state_of(self), pool_of(self), 0, what);
+    else
+        dragon_py_raise(state_of(self), r, what);
+    return -1;
+}
+
+/* ---- sending ---- */
+
+static void write_words(struct dragon_message *message, const struct words *words)
+{
+    memcpy(message->bytes, words, sizeof *words);
+    message->size_bytes = sizeof *words;
+}
+
+/* 0; DRAGON_CHANNEL_FULL; -1 with an exception. */
+static int send_message(struct channel *self, const struct dragon_message *message,
+                        int64_t deadline_ns)
+{
+    int r = dragon_channel_try_send(&self->channel, message);
+
+    if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_FULL && deadline_ns != DRAGON_AT_ONCE)) {
+        do {
+            Py_BEGIN_ALLOW_THREADS
+            r = dragon_channel_send(&self->channel, message, until_next_look(deadline_ns));
+            Py_END_ALLOW_THREADS
+        } while (goes_on(&r, DRAGON_CHANNEL_FULL, deadline_ns));
+    }
+    return r == 0 || r == DRAGON_CHANNEL_FULL ? r : fail(self, r, "send");
+}
+
+static int send_in_slot(struct channel *self, uint32_t kind, const struct words *words,
+                        const void *payload, int64_t deadline_ns)
+{
+    struct dragon_message message = {.kind = kind};
+
+    write_words(&message, words);
+    memcpy(message.bytes + sizeof *words, payload, words->size_bytes);
+    message.size_bytes += (uint32_t)words->size_bytes;
+    return send_message(self, &message, deadline_ns);
+}
+
+static int send_block(struct channel *self, const struct words *words,
+                      const struct dragon_handle *handle, int64_t deadline_ns)
+{
+    struct dragon_message message = {
+        .kind = IN_BLOCK,
+        .block_offset = handle->offset,
+        .block_generation = handle->generation,
+        .block_lines = (uint32_t)(words->size_bytes / 64 + 1),
+    };
+
+    write_words(&message, words);
+    return send_message(self, &message, deadline_ns);
+}
+
+static int send_copy(struct channel *self, const struct words *words, const void *payload,
+                     int64_t deadline_ns)
+{
+    struct dragon_pool *pool = pool_of(self);
+    struct dragon_handle handle;
+    int r;
+
+    r = dragon_pool_alloc(pool, words->size_bytes, DRAGON_HOLDER_SHARED, &handle);
+    if (r == DRAGON_POOL_FULL) {
+        dragon_py_raise_pool_full(state_of(self), pool, words->size_bytes, "send");
+        return -1;
+    }
+    if (r < 0)
+        return fail(self, r, "send");
+    memcpy(dragon_pool_at(pool, handle.offset), payload, words->size_bytes);
+    r = send_block(self, words, &handle, deadline_ns);
+    if (r != 0)
+        dragon_pool_free(pool, &handle);
+    return r;
+}
+
+static PyObject *sent(int r)
+{
+    return r < 0 ? NULL : PyBool_FromLong(r == 0);
+}
+
+PyDoc_STRVAR(send_doc,
+             "send(payload, hints, client_id, timeout, /)\n--\n\n"
+             "Send a copy of a buffer's bytes; waits for room. False: no room in time.\n\n"
+             "Raises:\n"
+             "    Destroyed: the channel was destroyed.\n"
+             "    PoolFull: there is no block for the bytes.");
+
+static PyObject *channel_send(struct channel *self, PyObject *args)
+{
+    unsigned long long hints, client_id;
+    struct words words;
+    int64_t deadline_ns;
+    PyObject *timeout;
+    Py_buffer payload;
+    int r = -1;
+
+    if (!PyArg_ParseTuple(args, "y*KKO:send", &payload, &hints, &client_id, &timeout))
+        return NULL;
+    words = (struct words){hints, client_id, (uint64_t)payload.len};
+    if (require_open(self) == 0 && dragon_py_deadline(timeout, &deadline_ns) == 0)
+        r = words.size_bytes <= SLOT_BYTES
+                ? send_in_slot(self, IN_SLOT, &words, payload.buf, deadline_ns)
+                : send_copy(self, &words, payload.buf, deadline_ns);
+    PyBuffer_Release(&payload);
+    return sent(r);
+}
+
+PyDoc_STRVAR(
+    send_block_doc,
+    "send_block(offset, generation, size, hints, client_id, timeout, /)\n--\n\n"
+    "Send the first size bytes of a block of the channel's pool without copying them; the\n"
+    "block becomes the receiver's. False: no room in time, it is still the caller's.\n\n"
+    "Raises:\n"
+    "    Destroyed: the channel was destroyed.\n"
+    "    StaleHandle: it is no block, or smaller.");
+
+static PyObject *channel_send_block(struct channel *self, PyObject *args)
+{
+    unsigned long long offset, hints, client_id, size_bytes;
+    struct dragon_handle handle = {0};
+    unsigned int generation;
+    uint64_t block_bytes;
+    struct words words;
+    int64_t deadline_ns;
+    PyObject *timeout;
+    void *address;
+    int r;
+
+    if (!PyArg_ParseTuple(args, "KIKKKO:send_block", &offset, &generation, &size_bytes, &hints,
+                          &client_id, &timeout))
+        return NULL;
+    if (require_open(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
+        return NULL;
+    handle.node = dragon_pool_node(pool_of(self));
+    handle.offset = offset;
+    handle.generation = generation;
+    r = dragon_pool_resolve(pool_of(self), &handle, &address, &block_bytes);
+    if (r == 0 && block_bytes < size_bytes)
+        r = -EBADMSG;
+    if (r < 0)
+        return dragon_py_raise(state_of(self), r, "send");
+    words = (struct words){hints, client_id, size_bytes};
+    return sent(send_block(self, &words, &handle, deadline_ns));
+}
+
+PyDoc_STRVAR(send_name_doc,
+             "send_name(description, hints, client_id, timeout, /)\n--\n\n"
+             "Send the description of memory in another pool, at most name_bytes long.");
+
+static PyObject *channel_send_name(struct channel *self, PyObject *args)
+{
+    unsigned long long hints, client_id;
+    struct words words;
+    int64_t deadline_ns;
+    const char *bytes;
+    Py_ssize_t n_bytes;
+    PyObject *timeout;
+
+    if (!PyArg_ParseTuple(args, "y#KKO:send_name", &bytes, &n_bytes, &hints, &client_id, &timeout))
+        return NULL;
+    if (require_open(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
+        return NULL;
+    if ((size_t)n_bytes > SLOT_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "the description is too long");
+        return NULL;
+    }
+    words = (struct words){hints, client_id, (uint64_t)n_bytes};
+    return sent(send_in_slot(self, ELSEWHERE, &words, bytes, deadline_ns));
+}
+
+/* ---- receiving ---- */
+
+/* The block of a message as the caller's. Drops it if it cannot be had. */
+static PyObject *take_block(struct channel *self, const struct dragon_message *message,
+                            const struct words *words)
+{
+    struct dragon_pool *pool = pool_of(self);
+    struct dragon_handle handle = {
+        .node = dragon_pool_node(pool),
+        .generation = message->block_generation,
+        .offset = message->block_offset,
+    };
+    uint32_t before;
+    PyObject *block;
+    int r = dragon_pool_hold(pool, &handle, DRAGON_HOLDER_SHARED, &before);
+
+    if (r < 0)
+        return dragon_py_raise(state_of(self), r, "receive");
+    block = dragon_py_allocation_new((struct dragon_py_pool *)self->pool, &handle);
+    if (!block)
+        return NULL;
+    if ((uint64_t)PyObject_Size(block) < words->size_bytes) {
+        Py_DECREF(block);
+        return dragon_py_raise(state_of(self), -EBADMSG, "receive");
+    }
+    return block;
+}
+
+/* (payload, size, hints, client_id, is_name) */
+static PyObject *unpack(struct channel *self, const struct dragon_message *message)
+{
+    struct words words;
+    PyObject *payload;
+
+    if (message->size_bytes < sizeof words)
+        return dragon_py_raise(state_of(self), -EBADMSG, "receive");
+    memcpy(&words, message->bytes, sizeof words);
+    if (dragon_message_has_block(message))
+        payload = take_block(self, message, &words);
+    else if (words.size_bytes == message->size_bytes - sizeof words)
+        payload = PyBytes_FromStringAndSize((const char *)message->bytes + sizeof words,
+                                            (Py_ssize_t)words.size_bytes);
+    else
+        payload = dragon_py_raise(state_of(self), -EBADMSG, "receive");
+    if (!payload)
+        return NULL;
+    return Py_BuildValue("(NKKKO)", payload, (unsigned long long)words.size_bytes,
+                         (unsigned long long)words.hints, (unsigned long long)words.client_id,
+                         message->kind == ELSEWHERE ? Py_True : Py_False);
+}
+
+PyDoc_STRVAR(receive_doc,
+             "receive(timeout, /)\n--\n\n"
+             "Take the oldest message: (bytes or Allocation, size, hints, client_id, is_name).\n"
+             "None: there was none in time.\n\n"
+             "Raises:\n"
+             "    Destroyed: the channel was destroyed.");
+
+static PyObject *channel_receive(struct channel *self, PyObject *timeout)
+{
+    struct dragon_message message;
+    int64_t deadline_ns;
+    int r;
+
+    if (require_open(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
+        return NULL;
+    r = dragon_channel_try_receive(&self->channel, &message);
+    if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE)) {
+        do {
+            Py_BEGIN_ALLOW_THREADS
+            r = dragon_channel_receive(&self->channel, &message, until_next_look(deadline_ns));
+            Py_END_ALLOW_THREADS
+        } while (goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
+    }
+    if (r == DRAGON_CHANNEL_EMPTY)
+        Py_RETURN_NONE;
+    if (r != 0) {
+        fail(self, r, "receive");
+        return NULL;
+    }
+    return unpack(self, &message);
+}
+
+/* ---- looking ---- */
+
+PyDoc_STRVAR(watch_doc, "watch(events, timeout, /)\n--\n\n"
+                        "Wait until one of the events holds (bits: 1 a message, 2 room, 4 empty,\n"
+                        "8 full). False: none did in time.\n\n"
+                        "Raises:\n"
+                        "    Destroyed: the channel was destroyed.");
+
+static PyObject *channel_watch(struct channel *self, PyObject *args)
+{
+    int64_t deadline_ns;
+    unsigned int events;
+    PyObject *timeout;
+    int r;
+
+    if (!PyArg_ParseTuple(args, "IO:watch", &events, &timeout) || require_open(self) < 0 ||
+        dragon_py_deadline(timeout, &deadline_ns) < 0)
+        return NULL;
+    if (dragon_channel_has_event(&self->channel, events))
+        Py_RETURN_TRUE;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_channel_watch(&self->channel, events, until_next_look(deadline_ns));
+        Py_END_ALLOW_THREADS
+    } while (goes_on(&r, DRAGON_CHANNEL_NOT_YET, deadline_ns));
+    if (r == DRAGON_CHANNEL_NOT_YET)
+        Py_RETURN_FALSE;
+    if (r != 0) {
+        fail(self, r, "poll");
+        return NULL;
+    }
+    Py_RETURN_TRUE;
+}
+
+PyDoc_STRVAR(count_doc, "count()\n--\n\nMessages in the channel at this moment.");
+
+static PyObject *channel_count(struct channel *self, PyObject *Py_UNUSED(unused))
+{
+    if (require_open(self) < 0)
+        return NULL;
+    return PyLong_FromUnsignedLongLong(dragon_channel_count(&self->channel));
+}
+
+PyDoc_STRVAR(facts_doc, "facts()\n--\n\n(uid, capacity, block_size), as it was made.");
+
+static PyObject *channel_facts(struct channel *self, PyObject *Py_UNUSED(unused))
+{
+    const struct channel_state *shared = self->base.object.state;
+
+    if (dragon_py_object_require(&self->base, "Channel") < 0)
+        return NULL;
+    return Py_BuildValue("(KKK)", (unsigned long long)shared->uid,
+                         (unsigned long long)shared->shared.max_messages,
+                         (unsigned long long)shared->block_bytes);
+}
+
+PyDoc_STRVAR(place_doc, "place()\n--\n\n(offset, generation) of the channel in its pool.");
+
+static PyObject *channel_place(struct channel *self, PyObject *Py_UNUSED(unused))
+{
+    if (dragon_py_object_require(&self->base, "Channel") < 0)
+        return NULL;
+    return Py_BuildValue("(KI)", (unsigned long long)self->base.object.handle.offset,
+                         (unsigned int)self->base.object.handle.generation);
+}
+
+static PyMethodDef channel_methods[] = {
+    {"create", (PyCFunction)channel_create, METH_VARARGS | METH_CLASS, create_doc},
+    {"open", (PyCFunction)channel_open, METH_VARARGS | METH_CLASS, open_doc},
+    {"destroy", (PyCFunction)channel_destroy, METH_NOARGS, destroy_doc},
+    {"send", (PyCFunction)channel_send, METH_VARARGS, send_doc},
+    {"send_block", (PyCFunction)channel_send_block, METH_VARARGS, send_block_doc},
+    {"send_name", (PyCFunction)channel_send_name, METH_VARARGS, send_name_doc},
+    {"receive", (PyCFunction)channel_receive, METH_O, receive_doc},
+    {"watch", (PyCFunction)channel_watch, METH_VARARGS, watch_doc},
+    {"count", (PyCFunction)channel_count, METH_NOARGS, count_doc},
+    {"facts", (PyCFunction)channel_facts, METH_NOARGS, facts_doc},
+    {"place", (PyCFunction)channel_place, METH_NOARGS, place_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot channel_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("A channel that this process has open.")},
+    {Py_tp_dealloc, channel_dealloc},
+    {Py_tp_traverse, dragon_py_object_traverse},
+    {Py_tp_methods, channel_methods},
+    {0, NULL},
+};
+
+static PyType_Spec channel_spec = {
+    .name = "_dragon.Channel",
+    .basicsize = sizeof(struct channel),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = channel_slots,
+};
+
+int dragon_py_channel_add(PyObject *module)
+{
+    struct dragon_py_state *state = dragon_py_state_of_module(module);
+
+    state->channel_type = dragon_py_add_type(module, &channel_spec, state->object_type);
+    if (!state->channel_type)
+        return -1;
+    if (PyModule_AddIntConstant(module, "CHANNEL_NAME_BYTES", SLOT_BYTES) < 0)
+        return -1;
+    return 0;
+}
