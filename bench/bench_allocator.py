@@ -44,7 +44,7 @@ PROGRAMS = {
         "for _ in range(10): json.loads(t)",
     ),
     "zlib of 1 MiB in 4 threads, 20 times": (
-        "import zlib; from concurrent.futures import ThreadPoolExecutor as E; b = b'ab' * (1 << 19)",
+        "import zlib; from concurrent.futures import ThreadPoolExecutor as E; b = b'ab' * 2**19",
         "list(E(4).map(lambda _: zlib.decompress(zlib.compress(b, 1)), range(20)))",
     ),
     "500 blocks of 1 MiB, then none": (
@@ -87,7 +87,8 @@ def main() -> None:
         samples: dict[str, list[tuple[float, float]]] = {e: [] for e in executables}
         for _ in range(arguments.repeats):
             for e, path in executables.items():
-                samples[e].append(run_once(path, setup, loop) if loop != "pass" else start_once(path))
+                run = start_once(path) if loop == "pass" else run_once(path, setup, loop)
+                samples[e].append(run)
         cells = []
         for e in executables:
             time_ms = statistics.median(s[0] for s in samples[e])

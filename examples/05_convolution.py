@@ -20,6 +20,9 @@ import multiprocessing as mp
 import zlib
 
 import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.int64]
 
 SIZE = 1024  # pixels a side
 BAND = 64  # rows a task
@@ -28,13 +31,14 @@ KERNEL = np.outer(BINOMIAL, BINOMIAL)  # integers: sums are exact in any order
 MARGIN = len(BINOMIAL) // 2
 
 
-def make_image() -> np.ndarray:
+def make_image() -> Image:
     """Return a test picture with fine and coarse structure, pixels 0 to 255."""
     y, x = np.mgrid[:SIZE, :SIZE]
-    return np.bitwise_and((x * y // 64) ^ (x + 2 * y), 255)
+    image: Image = np.bitwise_and((x * y // 64) ^ (x + 2 * y), 255)
+    return image
 
 
-def convolve(padded: np.ndarray) -> np.ndarray:
+def convolve(padded: Image) -> Image:
     """Return the convolution with KERNEL, smaller than its input by MARGIN on every side."""
     height, width = padded.shape[0] - 2 * MARGIN, padded.shape[1] - 2 * MARGIN
     result = np.zeros((height, width), dtype=np.int64)
@@ -43,7 +47,7 @@ def convolve(padded: np.ndarray) -> np.ndarray:
     return result
 
 
-def convolve_band(task: tuple[int, np.ndarray]) -> tuple[int, np.ndarray]:
+def convolve_band(task: tuple[int, Image]) -> tuple[int, Image]:
     """Convolve one band; return it with its first row, so that it finds its place."""
     first_row, band = task
     return first_row, convolve(band)
