@@ -30,8 +30,8 @@
  * action and dragon_barrier_finish, in the same thread.
  */
 
-#include "wait/wait_until.h"
 #include "wait/mutex.h"
+#include "wait/wait_until.h"
 
 #define DRAGON_BARRIER_MAX_PARTIES ((UINT32_C(1) << 20) - 1)
 

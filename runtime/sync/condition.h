@@ -35,8 +35,8 @@
 
 #include "base/atomic.h"
 #include "memory/handle.h"
-#include "wait/wait_until.h"
 #include "wait/mutex.h"
+#include "wait/wait_until.h"
 
 struct dragon_pool;
 
