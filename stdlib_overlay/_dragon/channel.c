@@ -10,6 +10,7 @@
  */
 #include "object.h"
 #include "pool.h"
+#include "wait.h"
 
 #include "base/deadline.h"
 #include "channel/channel.h"
@@ -204,28 +205,6 @@ static PyObject *channel_destroy(struct channel *self, PyObject *Py_UNUSED(unuse
 
 /* ---- waiting ---- */
 
-/* How long to be in the runtime before signals are looked for: one that arrives
- * just before a sleep interrupts nothing. */
-static int64_t until_next_look(int64_t deadline_ns)
-{
-    int64_t look_ns = dragon_deadline_after_ns(DRAGON_EVENTCOUNT_PARK_NS);
-
-    return dragon_deadline_earlier(deadline_ns, look_ns);
-}
-
-/* After a wait without the GIL: true if it is to go on. *r becomes -1 if a
- * signal handler raised. outcome: what means that time is up. */
-static bool goes_on(int *r, int outcome, int64_t deadline_ns)
-{
-    if (*r != DRAGON_CHANNEL_INTERRUPTED && *r != outcome)
-        return false;
-    if (PyErr_CheckSignals() < 0) {
-        *r = -1;
-        return false;
-    }
-    return *r == DRAGON_CHANNEL_INTERRUPTED || !dragon_deadline_passed(deadline_ns);
-}
-
 static int fail(struct channel *self, int r, const char *what)
 {
     if (PyErr_Occurred())
@@ -256,9 +235,9 @@ static int send_message(struct channel *self, const struct dragon_message *messa
     if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_FULL && deadline_ns != DRAGON_AT_ONCE)) {
         do {
             Py_BEGIN_ALLOW_THREADS
-            r = dragon_channel_send(&self->channel, message, until_next_look(deadline_ns));
+            r = dragon_channel_send(&self->channel, message, dragon_py_next_look(deadline_ns));
             Py_END_ALLOW_THREADS
-        } while (goes_on(&r, DRAGON_CHANNEL_FULL, deadline_ns));
+        } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_FULL, deadline_ns));
     }
     return r == 0 || r == DRAGON_CHANNEL_FULL ? r : fail(self, r, "send");
 }
@@ -474,9 +453,9 @@ static PyObject *channel_receive(struct channel *self, PyObject *timeout)
     if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE)) {
         do {
             Py_BEGIN_ALLOW_THREADS
-            r = dragon_channel_receive(&self->channel, &message, until_next_look(deadline_ns));
+            r = dragon_channel_receive(&self->channel, &message, dragon_py_next_look(deadline_ns));
             Py_END_ALLOW_THREADS
-        } while (goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
+        } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
     }
     if (r == DRAGON_CHANNEL_EMPTY)
         Py_RETURN_NONE;
@@ -509,9 +488,9 @@ static PyObject *channel_watch(struct channel *self, PyObject *args)
         Py_RETURN_TRUE;
     do {
         Py_BEGIN_ALLOW_THREADS
-        r = dragon_channel_watch(&self->channel, events, until_next_look(deadline_ns));
+        r = dragon_channel_watch(&self->channel, events, dragon_py_next_look(deadline_ns));
         Py_END_ALLOW_THREADS
-    } while (goes_on(&r, DRAGON_CHANNEL_NOT_YET, deadline_ns));
+    } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_NOT_YET, deadline_ns));
     if (r == DRAGON_CHANNEL_NOT_YET)
         Py_RETURN_FALSE;
     if (r != 0) {

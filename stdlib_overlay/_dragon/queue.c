@@ -9,6 +9,7 @@
  */
 #include "codec.h"
 #include "object.h"
+#include "wait.h"
 
 #include "base/deadline.h"
 #include "channel/channel.h"
@@ -223,28 +224,6 @@ static void update_poller(struct queue *self)
 
 /* ---- put ---- */
 
-/* How long to be in the runtime before signals are looked for: one that arrives
- * just before a sleep interrupts nothing. */
-static int64_t until_next_look(int64_t deadline_ns)
-{
-    int64_t look_ns = dragon_deadline_after_ns(DRAGON_EVENTCOUNT_PARK_NS);
-
-    return dragon_deadline_earlier(deadline_ns, look_ns);
-}
-
-/* After a wait without the GIL: true if it is to go on. *r becomes -1 if a
- * signal handler raised. outcome: what means that time is up. */
-static bool goes_on(int *r, int outcome, int64_t deadline_ns)
-{
-    if (*r != DRAGON_CHANNEL_INTERRUPTED && *r != outcome)
-        return false;
-    if (PyErr_CheckSignals() < 0) {
-        *r = -1;
-        return false;
-    }
-    return *r == DRAGON_CHANNEL_INTERRUPTED || !dragon_deadline_passed(deadline_ns);
-}
-
 /* 0, DRAGON_CHANNEL_FULL, or -1 with an exception. */
 static int send_message(struct queue *self, const struct dragon_message *message,
                         int64_t deadline_ns)
@@ -254,9 +233,9 @@ static int send_message(struct queue *self, const struct dragon_message *message
     if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_FULL && deadline_ns != DRAGON_AT_ONCE)) {
         do {
             Py_BEGIN_ALLOW_THREADS
-            r = dragon_channel_send(&self->channel, message, until_next_look(deadline_ns));
+            r = dragon_channel_send(&self->channel, message, dragon_py_next_look(deadline_ns));
             Py_END_ALLOW_THREADS
-        } while (goes_on(&r, DRAGON_CHANNEL_FULL, deadline_ns));
+        } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_FULL, deadline_ns));
     }
     update_poller(self);
     if (r == DRAGON_CHANNEL_POOL_FULL)
@@ -382,9 +361,10 @@ static int receive_message(struct queue *self, struct dragon_message *message_ou
     if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE)) {
         do {
             Py_BEGIN_ALLOW_THREADS
-            r = dragon_channel_receive(&self->channel, message_out, until_next_look(deadline_ns));
+            r = dragon_channel_receive(&self->channel, message_out,
+                                       dragon_py_next_look(deadline_ns));
             Py_END_ALLOW_THREADS
-        } while (goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
+        } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
     }
     update_poller(self);
     if (r < 0 && !PyErr_Occurred())
@@ -486,9 +466,9 @@ static PyObject *queue_poll(struct queue *self, PyObject *timeout)
         return NULL;
     do {
         Py_BEGIN_ALLOW_THREADS
-        r = dragon_channel_wait(&self->channel, until_next_look(deadline_ns));
+        r = dragon_channel_wait(&self->channel, dragon_py_next_look(deadline_ns));
         Py_END_ALLOW_THREADS
-    } while (goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
+    } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
     update_poller(self);
     if (r < 0 && PyErr_Occurred())
         return NULL;
@@ -550,9 +530,9 @@ static PyObject *queue_join(struct queue *self, PyObject *Py_UNUSED(unused))
         return NULL;
     do {
         Py_BEGIN_ALLOW_THREADS
-        r = dragon_channel_join(&self->channel, until_next_look(DRAGON_FOREVER));
+        r = dragon_channel_join(&self->channel, dragon_py_next_look(DRAGON_FOREVER));
         Py_END_ALLOW_THREADS
-    } while (goes_on(&r, DRAGON_CHANNEL_PENDING, DRAGON_FOREVER));
+    } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_PENDING, DRAGON_FOREVER));
     if (r < 0 && PyErr_Occurred())
         return NULL;
     if (r < 0)

@@ -2,11 +2,11 @@
 
 /*
  * What the Python types Lock, Event, Condition and Barrier are built from share:
- * the lock behind a condition, how a method's arguments are read, and how long
- * a thread blocks before it looks for signals.
+ * the lock behind a condition, and how a method's arguments are read.
  */
 
 #include "object.h"
+#include "wait.h"
 
 #include "base/deadline.h"
 #include "sync/semaphore.h"
@@ -14,15 +14,6 @@
 /* How often a blocking method looks before it gives up the GIL: giving it up
  * and getting it back costs as much, if another thread takes it far more. */
 #define DRAGON_PY_LOOKS 20
-
-/* A signal may come between Python's last look for one and the sleep, and then
- * interrupts nothing; so no wait is longer than this without another look. */
-#define DRAGON_PY_LOOK_NS DRAGON_NS_PER_S
-
-static inline int64_t dragon_py_next_look(int64_t deadline_ns)
-{
-    return dragon_deadline_earlier(deadline_ns, dragon_deadline_after_ns(DRAGON_PY_LOOK_NS));
-}
 
 /* Read the arguments of a METH_FASTCALL | METH_KEYWORDS method into values
  * (borrowed; untouched where no argument is given), which may all be given by
