@@ -39,6 +39,16 @@ static inline void dragon_fence(void)
     atomic_thread_fence(memory_order_seq_cst);
 }
 
+/* The same after a read-modify-write above, which on some machines is one. */
+static inline void dragon_fence_after_change(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    atomic_signal_fence(memory_order_seq_cst);
+#else
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
 /* Tell the core that this is a spin loop. */
 static inline void dragon_pause(void)
 {

@@ -1,21 +1,26 @@
+/*
+ * What memory/pool.c uses: one swap of one word each, and what follows it. Chunks
+ * are in heap_chunks.c, the way to a free block without a lock in heap_lease.c.
+ */
 #include "memory/heap.h"
 
 #include "base/atomic.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "memory/heap_chunks.h"
+#include "memory/heap_lease.h"
+#include "memory/heap_place.h"
 #include "memory/pool.h"
 
 #include <errno.h>
 #include <string.h>
 
 #define HEAP_MAGIC UINT64_C(0x314c4f4f50475244) /* "DRGPOOL1" */
-#define HEAP_VERSION 2
+#define HEAP_VERSION 3
 #define PAGE_BYTES UINT64_C(4096)
-#define BLOCK_ALIGNMENT UINT64_C(64)
-#define SMALLEST_BLOCK UINT64_C(64)
-#define SMALL_BLOCKS_PER_CHUNK 4 /* at least, but for the tags */
+#define SMALL_BLOCKS_PER_CHUNK 2 /* at least */
 
-/* ---- sizes ---- */
+/* ---- shape ---- */
 
 static uint64_t round_up(uint64_t n, uint64_t unit)
 {
@@ -23,63 +28,27 @@ static uint64_t round_up(uint64_t n, uint64_t unit)
 }
 
 /* Four classes a doubling where the alignment allows it: 64, 128, 192, 256,
- * 320, 384, 448, 512, 640, 768, ... 16384. */
-static uint32_t class_of(uint64_t size_bytes)
-{
-    unsigned bits;
-    uint64_t step;
-
-    if (size_bytes <= 256)
-        return size_bytes == 0 ? 0 : (uint32_t)((size_bytes - 1) / 64);
-    bits = 63 - (unsigned)__builtin_clzll(size_bytes - 1); /* 2^bits < size <= 2^(bits+1) */
-    step = UINT64_C(1) << (bits - 2);
-    return 4 + (bits - 8) * 4 + (uint32_t)((size_bytes - 1 - (UINT64_C(1) << bits)) / step);
-}
-
-static uint64_t class_bytes(uint32_t size_class)
+ * 320, 384, 448, 512, 640, 768, ... 32768. In units of 64 bytes. */
+static uint32_t lines_of_class(uint32_t size_class)
 {
     unsigned bits;
 
     if (size_class < 4)
-        return 64 * ((uint64_t)size_class + 1);
-    bits = 8 + (size_class - 4) / 4;
-    return (UINT64_C(1) << bits) + ((size_class - 4) % 4 + 1) * (UINT64_C(1) << (bits - 2));
+        return size_class + 1;
+    bits = 2 + (size_class - 4) / 4;
+    return (UINT32_C(1) << bits) + ((size_class - 4) % 4 + 1) * (UINT32_C(1) << (bits - 2));
 }
 
-static uint64_t tags_bytes(uint64_t n_blocks)
+static uint64_t words_offset(uint64_t n_chunks)
 {
-    return round_up(n_blocks * sizeof(struct dragon_heap_tag), BLOCK_ALIGNMENT);
+    return DRAGON_HEAP_HEADER_BYTES +
+           round_up(n_chunks * sizeof(struct dragon_heap_chunk), PAGE_BYTES);
 }
 
-static uint32_t blocks_that_fit(uint64_t chunk_bytes, uint32_t size_class)
+static uint64_t data_offset(uint64_t n_chunks, uint64_t chunk_bytes)
 {
-    uint64_t each = class_bytes(size_class) + sizeof(struct dragon_heap_tag);
-    uint64_t n = chunk_bytes / each;
-
-    while (tags_bytes(n) + n * class_bytes(size_class) > chunk_bytes)
-        n--;
-    return (uint32_t)n;
-}
-
-/* 0 for what is no class: somebody wrote over the chunk's line. */
-static uint32_t blocks_per_chunk(const struct dragon_heap *heap, uint32_t size_class)
-{
-    return size_class < heap->n_classes ? heap->blocks_per_chunk[size_class] : 0;
-}
-
-static uint64_t table_bytes(uint32_t n_chunks)
-{
-    return round_up(n_chunks * sizeof(struct dragon_heap_chunk), PAGE_BYTES);
-}
-
-static uint64_t data_offset(uint32_t n_chunks, uint64_t chunk_bytes)
-{
-    return round_up(DRAGON_HEAP_HEADER_BYTES + table_bytes(n_chunks), chunk_bytes);
-}
-
-static uint64_t chunks_for(uint64_t size_bytes, uint64_t chunk_bytes)
-{
-    return round_up(size_bytes, chunk_bytes) / chunk_bytes;
+    return round_up(words_offset(n_chunks) + n_chunks * dragon_heap_words_bytes(chunk_bytes),
+                    chunk_bytes);
 }
 
 uint64_t dragon_heap_chunk_bytes(uint64_t size_bytes)
@@ -90,546 +59,89 @@ uint64_t dragon_heap_chunk_bytes(uint64_t size_bytes)
 
 uint64_t dragon_heap_segment_bytes(uint64_t size_bytes, uint64_t chunk_bytes)
 {
-    uint64_t n_chunks = chunks_for(size_bytes ? size_bytes : 1, chunk_bytes);
+    uint64_t n_chunks = round_up(size_bytes ? size_bytes : 1, chunk_bytes) / chunk_bytes;
 
-    return data_offset((uint32_t)n_chunks, chunk_bytes) + n_chunks * chunk_bytes;
-}
-
-/* ---- places ---- */
-
-static unsigned char *chunk_data(struct dragon_heap *heap, uint32_t index)
-{
-    return heap->data + index * heap->chunk_bytes;
-}
-
-static struct dragon_heap_tag *chunk_tags(struct dragon_heap *heap, uint32_t index)
-{
-    return (struct dragon_heap_tag *)chunk_data(heap, index);
-}
-
-static uint64_t offset_of(struct dragon_heap *heap, const void *address)
-{
-    return (uint64_t)((const unsigned char *)address - heap->segment->base);
-}
-
-/* Where an offset claims to point. */
-struct place {
-    uint32_t chunk;
-    uint32_t block; /* in a chunk of small blocks */
-    bool is_small;
-};
-
-/* -EBADMSG unless offset is the first byte of a block, live or not. */
-static int locate(struct dragon_heap *heap, uint64_t offset, struct place *place_out)
-{
-    uint64_t start = offset_of(heap, heap->data);
-    uint64_t inside, size_class;
-    struct dragon_heap_chunk *chunk;
-    uint32_t index, n_blocks;
-
-    if (offset < start ||
-        (offset - start) / heap->chunk_bytes >= dragon_observe(&heap->header->n_committed))
-        return dragon_error_origin(-EBADMSG);
-    index = (uint32_t)((offset - start) / heap->chunk_bytes);
-    if (index >= heap->n_chunks)
-        return dragon_error_origin(-EBADMSG);
-    inside = (offset - start) % heap->chunk_bytes;
-    chunk = &heap->chunks[index];
-    switch (dragon_observe(&chunk->kind)) {
-    case DRAGON_HEAP_CHUNK_RUN:
-        *place_out = (struct place){.chunk = index};
-        return inside == 0 ? 0 : dragon_error_origin(-EBADMSG);
-    case DRAGON_HEAP_CHUNK_SMALL:
-        size_class = chunk->size_class;
-        if (size_class >= heap->n_classes)
-            return dragon_error_origin(-EBADMSG);
-        n_blocks = blocks_per_chunk(heap, (uint32_t)size_class);
-        if (inside < tags_bytes(n_blocks))
-            return dragon_error_origin(-EBADMSG);
-        inside -= tags_bytes(n_blocks);
-        if (inside % class_bytes((uint32_t)size_class) != 0 ||
-            inside / class_bytes((uint32_t)size_class) >= n_blocks)
-            return dragon_error_origin(-EBADMSG);
-        *place_out = (struct place){
-            .chunk = index,
-            .block = (uint32_t)(inside / class_bytes((uint32_t)size_class)),
-            .is_small = true,
-        };
-        return 0;
-    default:
-        return dragon_error_origin(-EBADMSG);
-    }
-}
-
-static _Atomic uint32_t *holder_at(struct dragon_heap *heap, const struct place *place)
-{
-    if (place->is_small)
-        return &chunk_tags(heap, place->chunk)[place->block].holder;
-    return &heap->chunks[place->chunk].holder;
-}
-
-static uint32_t generation_at(struct dragon_heap *heap, const struct place *place)
-{
-    if (place->is_small)
-        return dragon_observe(&chunk_tags(heap, place->chunk)[place->block].generation);
-    return dragon_observe(&heap->chunks[place->chunk].generation);
-}
-
-static int locate_live(struct dragon_heap *heap, uint64_t offset, uint32_t generation,
-                       struct place *place_out)
-{
-    int r = locate(heap, offset, place_out);
-
-    if (r < 0)
-        return dragon_error_trace(r);
-    if (dragon_observe(holder_at(heap, place_out)) == DRAGON_HOLDER_NONE ||
-        generation_at(heap, place_out) != generation)
-        return dragon_error_origin(-EBADMSG);
-    return 0;
-}
-
-/* ---- memory behind chunks ---- */
-
-static int commit_locked(struct dragon_heap *heap, uint32_t n_wanted)
-{
-    struct dragon_heap_header *header = heap->header;
-    uint32_t n_now = dragon_peek(&header->n_committed);
-    uint64_t from;
-    int r;
-
-    if (n_wanted <= n_now)
-        return 0;
-    from = DRAGON_HEAP_HEADER_BYTES + n_now * sizeof(struct dragon_heap_chunk);
-    r = dragon_segment_commit(heap->segment, from,
-                              (n_wanted - n_now) * sizeof(struct dragon_heap_chunk));
-    if (r < 0)
-        return dragon_error_trace(r);
-    r = dragon_segment_commit(heap->segment, offset_of(heap, chunk_data(heap, n_now)),
-                              (n_wanted - n_now) * heap->chunk_bytes);
-    if (r < 0)
-        return dragon_error_trace(r);
-    dragon_publish(&header->n_committed, n_wanted); /* pairs with locate */
-    return 0;
-}
-
-/* Never 0, which stands for no block where blocks are optional. */
-static uint32_t next_generation_locked(struct dragon_heap *heap)
-{
-    if (++heap->header->last_generation == 0)
-        heap->header->last_generation = 1;
-    return heap->header->last_generation;
-}
-
-/* What a block of size_bytes takes at the least. */
-static uint64_t room_for(const struct dragon_heap *heap, uint64_t size_bytes)
-{
-    return size_bytes > heap->min_block_bytes ? size_bytes : heap->min_block_bytes;
-}
-
-/* ---- chunks with free blocks, a list for each class ---- */
-
-static void link_partial_locked(struct dragon_heap *heap, uint32_t index)
-{
-    struct dragon_heap_chunk *chunk = &heap->chunks[index];
-    uint32_t *list = &heap->header->partial[chunk->size_class];
-
-    chunk->previous = DRAGON_HEAP_NO_CHUNK;
-    chunk->next = *list;
-    if (*list != DRAGON_HEAP_NO_CHUNK)
-        heap->chunks[*list].previous = index;
-    *list = index;
-}
-
-static void unlink_partial_locked(struct dragon_heap *heap, uint32_t index)
-{
-    struct dragon_heap_chunk *chunk = &heap->chunks[index];
-
-    if (chunk->previous == DRAGON_HEAP_NO_CHUNK)
-        heap->header->partial[chunk->size_class] = chunk->next;
-    else
-        heap->chunks[chunk->previous].next = chunk->next;
-    if (chunk->next != DRAGON_HEAP_NO_CHUNK)
-        heap->chunks[chunk->next].previous = chunk->previous;
-}
-
-/* ---- runs of chunks ---- */
-
-static void free_chunks_locked(struct dragon_heap *heap, uint32_t first, uint32_t n)
-{
-    /* From the end: a run whose first chunk is still there is still whole. */
-    for (uint32_t i = first + n; i-- > first;)
-        dragon_publish(&heap->chunks[i].kind, DRAGON_HEAP_CHUNK_FREE);
-    if (first < heap->header->scan_from)
-        heap->header->scan_from = first;
-    while (heap->header->n_used > 0 &&
-           dragon_peek(&heap->chunks[heap->header->n_used - 1].kind) == DRAGON_HEAP_CHUNK_FREE)
-        heap->header->n_used--;
-}
-
-/* First fit among the chunks that have been used before. */
-static bool find_free_chunks(struct dragon_heap *heap, uint32_t n, uint32_t *first_out)
-{
-    uint32_t n_found = 0;
-    uint32_t i = heap->header->scan_from;
-
-    for (; i < heap->header->n_used; i++) {
-        if (dragon_peek(&heap->chunks[i].kind) != DRAGON_HEAP_CHUNK_FREE) {
-            /* Nothing before the first gap is free: start there next time. */
-            if (n_found == 0 && i == heap->header->scan_from)
-                heap->header->scan_from++;
-            n_found = 0;
-        } else if (++n_found == n) {
-            *first_out = i + 1 - n;
-            return true;
-        }
-    }
-    *first_out = i - n_found;
-    return *first_out + n <= heap->n_chunks &&
-           *first_out + n <= dragon_observe(&heap->header->n_allowed);
-}
-
-static void flush_cached_runs_locked(struct dragon_heap *heap)
-{
-    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS; i++) {
-        struct dragon_heap_cached_run *run = &heap->header->cached_runs[i];
-
-        if (run->n_chunks)
-            free_chunks_locked(heap, run->first, run->n_chunks);
-        run->n_chunks = 0;
-    }
-}
-
-/* Each class may keep one chunk without blocks. */
-static void flush_empty_chunks_locked(struct dragon_heap *heap)
-{
-    for (uint32_t c = 0; c < heap->n_classes; c++) {
-        uint32_t n_blocks = blocks_per_chunk(heap, c);
-        uint32_t next;
-
-        for (uint32_t i = heap->header->partial[c]; i != DRAGON_HEAP_NO_CHUNK; i = next) {
-            next = heap->chunks[i].next;
-            if (heap->chunks[i].n_free != n_blocks)
-                continue;
-            unlink_partial_locked(heap, i);
-            free_chunks_locked(heap, i, 1);
-        }
-    }
-}
-
-/* What is kept for speed, when it is needed for room. */
-static void flush_kept_chunks_locked(struct dragon_heap *heap)
-{
-    flush_cached_runs_locked(heap);
-    flush_empty_chunks_locked(heap);
-}
-
-/* n chunks in a row with memory behind them, still marked free. */
-static int take_chunks_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first_out)
-{
-    uint32_t first;
-    int r;
-
-    if (!find_free_chunks(heap, n, &first)) {
-        flush_kept_chunks_locked(heap);
-        if (!find_free_chunks(heap, n, &first))
-            return DRAGON_POOL_FULL;
-    }
-    r = commit_locked(heap, first + n);
-    if (r < 0) {
-        /* No more memory: what lies in kept chunks may still do. */
-        flush_kept_chunks_locked(heap);
-        if (!find_free_chunks(heap, n, &first) ||
-            first + n > dragon_peek(&heap->header->n_committed))
-            return dragon_error_trace(r);
-    }
-    if (first + n > heap->header->n_used)
-        heap->header->n_used = first + n;
-    *first_out = first;
-    return 0;
-}
-
-/* A run that was freed a moment ago is warm; one that is a little too long
- * serves as well. Most recent first. */
-static bool take_cached_run_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first_out)
-{
-    struct dragon_heap_cached_run *runs = heap->header->cached_runs;
-
-    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS; i++) {
-        if (runs[i].n_chunks < n || runs[i].n_chunks > n + n / 8)
-            continue;
-        *first_out = runs[i].first;
-        memmove(&runs[i], &runs[i + 1], (DRAGON_HEAP_N_CACHED_RUNS - 1 - i) * sizeof runs[0]);
-        runs[DRAGON_HEAP_N_CACHED_RUNS - 1].n_chunks = 0;
-        return true;
-    }
-    return false;
-}
-
-static void cache_run_locked(struct dragon_heap *heap, uint32_t first)
-{
-    struct dragon_heap_cached_run *runs = heap->header->cached_runs;
-    struct dragon_heap_cached_run oldest = runs[DRAGON_HEAP_N_CACHED_RUNS - 1];
-
-    memmove(&runs[1], &runs[0], (DRAGON_HEAP_N_CACHED_RUNS - 1) * sizeof runs[0]);
-    runs[0] = (struct dragon_heap_cached_run){first, heap->chunks[first].n_chunks};
-    if (oldest.n_chunks)
-        free_chunks_locked(heap, oldest.first, oldest.n_chunks);
-}
-
-static int alloc_run_locked(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
-                            uint64_t *offset_out, uint32_t *generation_out)
-{
-    uint64_t n = chunks_for(room_for(heap, size_bytes), heap->chunk_bytes);
-    struct dragon_heap_chunk *chunk;
-    uint32_t first;
-    int r;
-
-    if (n > heap->n_chunks)
-        return DRAGON_POOL_FULL;
-    if (!take_cached_run_locked(heap, (uint32_t)n, &first)) {
-        r = take_chunks_locked(heap, (uint32_t)n, &first);
-        if (r != 0)
-            return dragon_error_trace(r);
-        for (uint32_t i = first + 1; i < first + n; i++)
-            dragon_publish(&heap->chunks[i].kind, DRAGON_HEAP_CHUNK_RUN_REST);
-        heap->chunks[first].n_chunks = (uint32_t)n;
-        dragon_publish(&heap->chunks[first].holder, DRAGON_HOLDER_NONE);
-        dragon_publish(&heap->chunks[first].kind, DRAGON_HEAP_CHUNK_RUN);
-    }
-    chunk = &heap->chunks[first];
-    chunk->size_bytes = size_bytes;
-    dragon_publish(&chunk->generation, next_generation_locked(heap));
-    dragon_publish(&chunk->holder, holder);
-    heap->header->used_bytes += chunk->n_chunks * heap->chunk_bytes;
-    heap->header->n_blocks++;
-    *offset_out = offset_of(heap, chunk_data(heap, first));
-    *generation_out = heap->header->last_generation;
-    return 0;
-}
-
-static void free_run_locked(struct dragon_heap *heap, uint32_t first)
-{
-    struct dragon_heap_chunk *chunk = &heap->chunks[first];
-
-    dragon_publish(&chunk->holder, DRAGON_HOLDER_NONE);
-    heap->header->used_bytes -= chunk->n_chunks * heap->chunk_bytes;
-    heap->header->n_blocks--;
-    cache_run_locked(heap, first);
-}
-
-/* ---- small blocks ---- */
-
-/* The list of free blocks of a chunk, from its tags. */
-static void relist_blocks_locked(struct dragon_heap *heap, uint32_t index)
-{
-    struct dragon_heap_chunk *chunk = &heap->chunks[index];
-    struct dragon_heap_tag *tags = chunk_tags(heap, index);
-
-    chunk->n_free = 0;
-    chunk->free_head = 0;
-    for (uint32_t i = blocks_per_chunk(heap, chunk->size_class); i-- > 0;) {
-        if (dragon_peek(&tags[i].holder) != DRAGON_HOLDER_NONE)
-            continue;
-        tags[i].next = chunk->free_head;
-        chunk->free_head = i + 1;
-        chunk->n_free++;
-    }
-}
-
-static int add_small_chunk_locked(struct dragon_heap *heap, uint32_t size_class)
-{
-    uint32_t index;
-    int r = take_chunks_locked(heap, 1, &index);
-
-    if (r != 0)
-        return dragon_error_trace(r);
-    memset(chunk_data(heap, index), 0, tags_bytes(blocks_per_chunk(heap, size_class)));
-    heap->chunks[index].size_class = size_class;
-    dragon_publish(&heap->chunks[index].kind, DRAGON_HEAP_CHUNK_SMALL);
-    relist_blocks_locked(heap, index);
-    link_partial_locked(heap, index);
-    return 0;
-}
-
-static int alloc_small_locked(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
-                              uint64_t *offset_out, uint32_t *generation_out)
-{
-    uint32_t size_class = class_of(room_for(heap, size_bytes));
-    uint32_t n_blocks = blocks_per_chunk(heap, size_class);
-    struct dragon_heap_chunk *chunk;
-    struct dragon_heap_tag *tag;
-    uint32_t index, block;
-    int r;
-
-    if (heap->header->partial[size_class] == DRAGON_HEAP_NO_CHUNK) {
-        r = add_small_chunk_locked(heap, size_class);
-        if (r != 0)
-            return dragon_error_trace(r);
-    }
-    index = heap->header->partial[size_class];
-    chunk = &heap->chunks[index];
-    block = chunk->free_head - 1;
-    tag = &chunk_tags(heap, index)[block];
-    tag->size_bytes = (uint32_t)size_bytes;
-    dragon_publish(&tag->generation, next_generation_locked(heap));
-    DRAGON_TEST_POINT("heap-before-holder-store");
-    dragon_publish(&tag->holder, holder);
-    DRAGON_TEST_POINT("heap-after-holder-store");
-    chunk->free_head = tag->next;
-    if (--chunk->n_free == 0)
-        unlink_partial_locked(heap, index);
-    heap->header->used_bytes += class_bytes(size_class);
-    heap->header->n_blocks++;
-    *offset_out = offset_of(heap, chunk_data(heap, index)) + tags_bytes(n_blocks) +
-                  block * class_bytes(size_class);
-    *generation_out = heap->header->last_generation;
-    return 0;
-}
-
-static void free_small_locked(struct dragon_heap *heap, const struct place *place)
-{
-    struct dragon_heap_chunk *chunk = &heap->chunks[place->chunk];
-    struct dragon_heap_tag *tag = &chunk_tags(heap, place->chunk)[place->block];
-
-    dragon_publish(&tag->holder, DRAGON_HOLDER_NONE);
-    DRAGON_TEST_POINT("heap-after-holder-clear");
-    tag->next = chunk->free_head;
-    chunk->free_head = place->block + 1;
-    if (chunk->n_free++ == 0)
-        link_partial_locked(heap, place->chunk);
-    heap->header->used_bytes -= class_bytes(chunk->size_class);
-    heap->header->n_blocks--;
-    /* Keep one empty chunk of a class: the next block may come at once. */
-    if (chunk->n_free == blocks_per_chunk(heap, chunk->size_class) &&
-        (chunk->next != DRAGON_HEAP_NO_CHUNK || chunk->previous != DRAGON_HEAP_NO_CHUNK)) {
-        unlink_partial_locked(heap, place->chunk);
-        free_chunks_locked(heap, place->chunk, 1);
-    }
-}
-
-/* ---- repair ---- */
-
-static void rebuild_small_locked(struct dragon_heap *heap, uint32_t index)
-{
-    struct dragon_heap_chunk *chunk = &heap->chunks[index];
-    uint32_t n_blocks = blocks_per_chunk(heap, chunk->size_class);
-
-    relist_blocks_locked(heap, index);
-    heap->header->n_blocks += n_blocks - chunk->n_free;
-    heap->header->used_bytes += (n_blocks - chunk->n_free) * class_bytes(chunk->size_class);
-    if (chunk->n_free == n_blocks)
-        free_chunks_locked(heap, index, 1);
-    else if (chunk->n_free > 0)
-        link_partial_locked(heap, index);
-}
-
-/* Returns the number of chunks that were dealt with. */
-static uint32_t rebuild_run_locked(struct dragon_heap *heap, uint32_t index)
-{
-    struct dragon_heap_chunk *chunk = &heap->chunks[index];
-    uint32_t n = chunk->n_chunks;
-
-    if (n == 0 || n > dragon_peek(&heap->header->n_committed) - index)
-        chunk->n_chunks = n = 1; /* somebody wrote over it */
-    if (dragon_peek(&chunk->holder) == DRAGON_HOLDER_NONE) {
-        free_chunks_locked(heap, index, n);
-        return n;
-    }
-    heap->header->n_blocks++;
-    heap->header->used_bytes += n * heap->chunk_bytes;
-    return n;
-}
-
-/* All caches from the truth. n_used may be too low if the writer died before it
- * raised it, so look at all committed chunks. */
-static void rebuild_locked(struct dragon_heap *heap)
-{
-    struct dragon_heap_header *header = heap->header;
-    uint32_t n = dragon_peek(&header->n_committed);
-
-    header->n_used = n;
-    header->scan_from = 0;
-    header->used_bytes = 0;
-    header->n_blocks = 0;
-    memset(header->cached_runs, 0, sizeof header->cached_runs);
-    for (int i = 0; i < DRAGON_HEAP_MAX_CLASSES; i++)
-        header->partial[i] = DRAGON_HEAP_NO_CHUNK;
-    for (uint32_t i = 0; i < n;) {
-        switch (dragon_peek(&heap->chunks[i].kind)) {
-        case DRAGON_HEAP_CHUNK_SMALL:
-            rebuild_small_locked(heap, i++);
-            break;
-        case DRAGON_HEAP_CHUNK_RUN:
-            i += rebuild_run_locked(heap, i);
-            break;
-        default:
-            /* The rest of a run without its first chunk: half made. */
-            dragon_publish(&heap->chunks[i++].kind, DRAGON_HEAP_CHUNK_FREE);
-        }
-    }
-}
-
-static int lock(struct dragon_heap *heap)
-{
-    int r = dragon_mutex_lock(&heap->header->mutex);
-
-    if (r == DRAGON_MUTEX_OWNER_DIED) {
-        rebuild_locked(heap);
-        return 0;
-    }
-    return dragon_error_trace(r);
-}
-
-static void unlock(struct dragon_heap *heap)
-{
-    dragon_check_expensive(dragon_heap_check(heap));
-    dragon_mutex_unlock(&heap->header->mutex);
-}
-
-/* ---- what memory/pool.c uses ---- */
-
-static void attach(struct dragon_heap *heap, struct dragon_segment *segment, uint32_t n_chunks,
-                   const struct dragon_heap_options *options)
-{
-    heap->segment = segment;
-    heap->header = (struct dragon_heap_header *)segment->base;
-    heap->chunks = (struct dragon_heap_chunk *)(segment->base + DRAGON_HEAP_HEADER_BYTES);
-    heap->data = segment->base + data_offset(n_chunks, options->chunk_bytes);
-    heap->n_chunks = n_chunks;
-    heap->chunk_bytes = options->chunk_bytes;
-    heap->largest_small = options->chunk_bytes / SMALL_BLOCKS_PER_CHUNK;
-    heap->n_classes = class_of(heap->largest_small) + 1;
-    heap->min_block_bytes = options->min_block_bytes;
-    heap->max_blocks = options->max_blocks;
-    for (uint32_t i = 0; i < heap->n_classes; i++)
-        heap->blocks_per_chunk[i] = blocks_that_fit(heap->chunk_bytes, i);
+    return data_offset(n_chunks, chunk_bytes) + n_chunks * chunk_bytes;
 }
 
 static uint32_t largest_n_chunks(uint64_t segment_bytes, uint64_t chunk_bytes)
 {
-    uint64_t n = segment_bytes / chunk_bytes;
+    uint64_t each =
+        chunk_bytes + dragon_heap_words_bytes(chunk_bytes) + sizeof(struct dragon_heap_chunk);
+    uint64_t n = segment_bytes / each;
 
     while (n > 0 && dragon_heap_segment_bytes(n * chunk_bytes, chunk_bytes) > segment_bytes)
         n--;
-    return (uint32_t)n;
+    return n < UINT32_MAX ? (uint32_t)n : 0;
 }
 
-static void init_header(struct dragon_heap *heap, const struct dragon_heap_options *options)
+static void make_classes(struct dragon_heap *heap)
+{
+    uint32_t n_lines = (uint32_t)(heap->chunk_bytes / DRAGON_HEAP_SMALLEST_BLOCK);
+    uint32_t largest_lines = (uint32_t)(heap->largest_small / DRAGON_HEAP_SMALLEST_BLOCK);
+    uint32_t size_class = 0;
+
+    for (uint32_t lines = 0; lines <= largest_lines; lines++) {
+        if (lines > lines_of_class(size_class))
+            size_class++;
+        heap->class_of_lines[lines] = (unsigned char)size_class;
+    }
+    heap->n_classes = size_class + 1;
+    for (uint32_t i = 0; i < heap->n_classes; i++) {
+        uint32_t lines = lines_of_class(i);
+
+        heap->classes[i] = (struct dragon_heap_class){
+            .n_blocks = n_lines / lines,
+            .block_lines = lines,
+            .inverse = ((UINT64_C(1) << 32) + lines - 1) / lines,
+        };
+    }
+}
+
+/* ---- lifetime ---- */
+
+static int attach(struct dragon_heap *heap, struct dragon_segment *segment, uint32_t n_chunks,
+                  const struct dragon_heap_options *options)
+{
+    *heap = (struct dragon_heap){
+        .segment = segment,
+        .header = (struct dragon_heap_header *)segment->base,
+        .chunks = (struct dragon_heap_chunk *)(segment->base + DRAGON_HEAP_HEADER_BYTES),
+        .words = segment->base + words_offset(n_chunks),
+        .data_offset = data_offset(n_chunks, options->chunk_bytes),
+        .data = segment->base + data_offset(n_chunks, options->chunk_bytes),
+        .node = options->node,
+        .number = options->number,
+        .n_chunks = n_chunks,
+        .chunk_bytes = options->chunk_bytes,
+        .chunk_shift = (uint32_t)__builtin_ctzll(options->chunk_bytes),
+        .largest_small = options->chunk_bytes / SMALL_BLOCKS_PER_CHUNK,
+        .min_block_bytes = options->min_block_bytes,
+        .max_blocks = options->max_blocks,
+        .is_counted = options->is_counted || options->max_blocks != 0,
+    };
+    heap->is_leased = !heap->is_counted && heap->chunk_bytes == DRAGON_HEAP_CHUNK_BYTES;
+    make_classes(heap);
+    return dragon_error_trace(dragon_heap_lease_init(heap));
+}
+
+static void init_header(struct dragon_heap *heap)
 {
     struct dragon_heap_header *header = heap->header;
 
-    for (int i = 0; i < DRAGON_HEAP_MAX_CLASSES; i++)
-        header->partial[i] = DRAGON_HEAP_NO_CHUNK;
+    dragon_heap_init_lists(header);
     header->version = HEAP_VERSION;
     header->n_chunks = heap->n_chunks;
     header->chunk_bytes = (uint32_t)heap->chunk_bytes;
     header->min_block_bytes = heap->min_block_bytes;
     header->max_blocks = heap->max_blocks;
+    header->is_counted = heap->is_counted;
     dragon_poke(&header->n_allowed, heap->n_chunks);
     dragon_eventcount_init(&header->freed);
-    header->node = options->node;
-    header->number = options->number;
-    header->data_offset = data_offset(heap->n_chunks, heap->chunk_bytes);
+    dragon_eventcount_init(&header->grown);
+    header->node = heap->node;
+    header->number = heap->number;
+    header->data_offset = heap->data_offset;
     header->magic = HEAP_MAGIC;
 }
 
@@ -639,17 +151,18 @@ int dragon_heap_init(struct dragon_heap *heap, struct dragon_segment *segment,
     uint32_t n_chunks = largest_n_chunks(segment->size_bytes, options->chunk_bytes);
     int r;
 
-    _Static_assert(DRAGON_HEAP_MAX_CLASSES > 4 + (13 - 8 + 1) * 4 - 1, "a class for 16384");
     if (options->min_block_bytes > n_chunks * options->chunk_bytes)
         return dragon_error_origin(-EINVAL);
     r = dragon_segment_commit(segment, 0, DRAGON_HEAP_HEADER_BYTES);
     if (r < 0)
         return dragon_error_trace(r);
-    attach(heap, segment, n_chunks, options);
-    r = dragon_mutex_init(&heap->header->mutex);
+    r = dragon_mutex_init(&((struct dragon_heap_header *)segment->base)->mutex);
     if (r < 0)
         return dragon_error_trace(r);
-    init_header(heap, options);
+    r = attach(heap, segment, n_chunks, options);
+    if (r < 0)
+        return dragon_error_trace(r);
+    init_header(heap);
     return 0;
 }
 
@@ -658,8 +171,11 @@ int dragon_heap_open(struct dragon_heap *heap, struct dragon_segment *segment)
     struct dragon_heap_header *header = (struct dragon_heap_header *)segment->base;
     struct dragon_heap_options options = {
         .chunk_bytes = header->chunk_bytes,
+        .node = header->node,
+        .number = header->number,
         .min_block_bytes = header->min_block_bytes,
         .max_blocks = header->max_blocks,
+        .is_counted = header->is_counted != 0,
     };
     uint32_t n_chunks;
 
@@ -672,48 +188,110 @@ int dragon_heap_open(struct dragon_heap *heap, struct dragon_segment *segment)
         header->data_offset != data_offset(n_chunks, options.chunk_bytes) ||
         options.min_block_bytes > n_chunks * options.chunk_bytes)
         return dragon_error_origin(-EBADMSG);
-    attach(heap, segment, n_chunks, &options);
-    return 0;
+    return dragon_error_trace(attach(heap, segment, n_chunks, &options));
+}
+
+void dragon_heap_close(struct dragon_heap *heap)
+{
+    dragon_heap_lease_fini(heap);
+}
+
+/* ---- allocation ---- */
+
+/* Cold: most blocks come from the current chunk of their class. */
+static __attribute__((noinline)) int alloc_small(struct dragon_heap *heap, uint32_t size_class,
+                                                 uint64_t slack, uint32_t holder,
+                                                 uint64_t *offset_out, uint32_t *generation_out)
+{
+    int r;
+
+    if (heap->is_leased &&
+        dragon_heap_lease_alloc(heap, size_class, slack, holder, offset_out, generation_out) == 0)
+        return 0;
+    r = dragon_heap_lock(heap);
+    if (r < 0)
+        return dragon_error_trace(r);
+    r = dragon_heap_alloc_shared_locked(heap, size_class, slack, holder, offset_out,
+                                        generation_out);
+    dragon_heap_unlock(heap);
+    return dragon_error_trace(r);
+}
+
+static int alloc_run(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
+                     uint64_t *offset_out, uint32_t *generation_out)
+{
+    int r = dragon_heap_lock(heap);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    r = dragon_heap_alloc_run_locked(heap, size_bytes, holder, offset_out, generation_out);
+    dragon_heap_unlock(heap);
+    return dragon_error_trace(r);
+}
+
+static int alloc_counted_locked(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
+                                uint64_t *offset_out, uint32_t *generation_out)
+{
+    struct dragon_heap_header *header = heap->header;
+    uint64_t room = dragon_heap_room(heap, size_bytes);
+    uint32_t size_class;
+    int r;
+
+    if (heap->max_blocks != 0 && header->n_blocks >= heap->max_blocks)
+        return DRAGON_POOL_FULL;
+    if (room > heap->largest_small) {
+        r = dragon_heap_alloc_run_locked(heap, size_bytes, holder, offset_out, generation_out);
+    } else {
+        size_class = dragon_heap_class_of(heap, room);
+        r = dragon_heap_alloc_shared_locked(heap, size_class,
+                                            dragon_heap_class_bytes(heap, size_class) - size_bytes,
+                                            holder, offset_out, generation_out);
+    }
+    if (r == 0 && ++header->n_blocks > header->most_blocks)
+        header->most_blocks = header->n_blocks;
+    return dragon_error_trace(r);
+}
+
+static int alloc_counted(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
+                         uint64_t *offset_out, uint32_t *generation_out)
+{
+    int r = dragon_heap_lock(heap);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    r = alloc_counted_locked(heap, size_bytes, holder, offset_out, generation_out);
+    dragon_heap_unlock(heap);
+    return dragon_error_trace(r);
+}
+
+static __attribute__((noinline)) int alloc_other(struct dragon_heap *heap, uint64_t size_bytes,
+                                                 uint32_t holder, uint64_t *offset_out,
+                                                 uint32_t *generation_out)
+{
+    if (size_bytes > heap->n_chunks * heap->chunk_bytes)
+        return DRAGON_POOL_FULL;
+    if (heap->is_counted)
+        return alloc_counted(heap, size_bytes, holder, offset_out, generation_out);
+    return alloc_run(heap, size_bytes, holder, offset_out, generation_out);
 }
 
 int dragon_heap_alloc(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
                       uint64_t *offset_out, uint32_t *generation_out)
 {
-    int r;
+    struct dragon_heap_lease *lease = dragon_heap_lease_at_hand(heap);
+    uint64_t room = dragon_heap_room(heap, size_bytes), slack;
+    uint32_t size_class;
 
-    dragon_check(holder != DRAGON_HOLDER_NONE);
-    if (size_bytes > heap->n_chunks * heap->chunk_bytes)
-        return DRAGON_POOL_FULL;
-    r = lock(heap);
-    if (r < 0)
-        return dragon_error_trace(r);
-    if (heap->max_blocks != 0 && heap->header->n_blocks >= heap->max_blocks)
-        r = DRAGON_POOL_FULL;
-    else if (room_for(heap, size_bytes) <= heap->largest_small)
-        r = alloc_small_locked(heap, size_bytes, holder, offset_out, generation_out);
-    else
-        r = alloc_run_locked(heap, size_bytes, holder, offset_out, generation_out);
-    unlock(heap);
-    return dragon_error_trace(r);
-}
-
-int dragon_heap_free(struct dragon_heap *heap, uint64_t offset, uint32_t generation)
-{
-    struct place place = {0};
-    int r = lock(heap);
-
-    if (r < 0)
-        return dragon_error_trace(r);
-    r = locate_live(heap, offset, generation, &place);
-    if (r == 0 && place.is_small)
-        free_small_locked(heap, &place);
-    else if (r == 0)
-        free_run_locked(heap, place.chunk);
-    unlock(heap);
-    DRAGON_TEST_POINT("heap-before-wake");
-    if (r == 0)
-        dragon_heap_wake(heap);
-    return dragon_error_trace(r);
+    dragon_check(holder != DRAGON_HOLDER_NONE && holder != DRAGON_HEAP_HOLDER_CLOSED &&
+                 holder <= DRAGON_HEAP_MAX_HOLDER);
+    if (room > heap->largest_small || heap->is_counted)
+        return alloc_other(heap, size_bytes, holder, offset_out, generation_out);
+    size_class = dragon_heap_class_of(heap, room);
+    slack = dragon_heap_class_bytes(heap, size_class) - size_bytes;
+    if (lease && dragon_heap_lease_try_alloc(heap, lease, size_class, slack, holder, offset_out,
+                                             generation_out))
+        return 0;
+    return alloc_small(heap, size_class, slack, holder, offset_out, generation_out);
 }
 
 bool dragon_heap_may_fit(struct dragon_heap *heap, uint64_t size_bytes)
@@ -722,8 +300,10 @@ bool dragon_heap_may_fit(struct dragon_heap *heap, uint64_t size_bytes)
 
     if (n_allowed > heap->n_chunks)
         n_allowed = heap->n_chunks;
-    return room_for(heap, size_bytes) <= n_allowed * heap->chunk_bytes;
+    return dragon_heap_room(heap, size_bytes) <= n_allowed * heap->chunk_bytes;
 }
+
+/* ---- release ---- */
 
 void dragon_heap_wake(struct dragon_heap *heap)
 {
@@ -731,177 +311,394 @@ void dragon_heap_wake(struct dragon_heap *heap)
     dragon_eventcount_wake_all(&heap->header->freed);
 }
 
-/* The size of a block as it was asked for, if that fits where it lies. */
-static int size_at(struct dragon_heap *heap, const struct place *place, uint64_t *size_bytes_out)
+static void keep_run(struct dragon_heap *heap, uint32_t chunk)
 {
-    struct dragon_heap_chunk *chunk = &heap->chunks[place->chunk];
-    uint64_t size_bytes, room;
+    if (dragon_heap_lock(heap) < 0)
+        return; /* whoever looks for room finds it */
+    dragon_heap_keep_run_locked(heap, chunk);
+    dragon_heap_unlock(heap);
+}
 
-    if (place->is_small) {
-        size_bytes = chunk_tags(heap, place->chunk)[place->block].size_bytes;
-        room = class_bytes(chunk->size_class);
+/* The swap. False: it is not this block any more. */
+static inline bool release(_Atomic uint64_t *at, uint32_t generation)
+{
+    uint64_t word = dragon_observe(at);
+
+    do {
+        if (dragon_heap_word_generation(word) != generation || !dragon_heap_word_is_live(word))
+            return false;
+    } while (!dragon_replace(at, &word, dragon_heap_word_of(DRAGON_HOLDER_NONE, 0, generation)));
+    DRAGON_TEST_POINT("heap-after-release");
+    return true;
+}
+
+static int free_counted(struct dragon_heap *heap, const struct dragon_heap_place *place,
+                        uint32_t generation)
+{
+    int r = dragon_heap_lock(heap);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    if (!release(place->word, generation)) {
+        r = dragon_error_origin(-EBADMSG);
     } else {
-        size_bytes = chunk->size_bytes;
-        room = (heap->n_chunks - place->chunk) * heap->chunk_bytes;
+        heap->header->n_blocks--;
+        if (place->kind == DRAGON_HEAP_CHUNK_RUN)
+            dragon_heap_keep_run_locked(heap, place->chunk);
+        else
+            dragon_heap_freed_locked(heap, place->chunk, place->block);
     }
-    if (size_bytes > room)
+    dragon_heap_unlock(heap);
+    return r;
+}
+
+/* Any block: a run, one of another thread's chunk or of a chunk nobody leases. */
+static __attribute__((noinline)) int free_other(struct dragon_heap *heap, uint64_t offset,
+                                                uint32_t generation)
+{
+    struct dragon_heap_place place;
+    int r = dragon_heap_locate(heap, offset, &place);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    if (heap->is_counted)
+        return dragon_error_trace(free_counted(heap, &place, generation));
+    if (!release(place.word, generation))
         return dragon_error_origin(-EBADMSG);
-    *size_bytes_out = size_bytes;
+    if (place.kind == DRAGON_HEAP_CHUNK_RUN)
+        keep_run(heap, place.chunk);
+    else
+        dragon_heap_lease_freed_by_other(heap, &place);
     return 0;
 }
 
-int dragon_heap_resolve(struct dragon_heap *heap, uint64_t offset, uint32_t generation,
-                        uint64_t *size_bytes_out)
+/* A block of a chunk that this thread leases, with its record. False: it is not a
+ * block of that class: the chunk may have become another. */
+static inline bool free_own(struct dragon_heap *heap, struct dragon_heap_lease *lease,
+                            struct dragon_heap_record *record, uint64_t inside, uint32_t generation)
 {
-    struct place place = {0};
-    int r = locate_live(heap, offset, generation, &place);
+    const struct dragon_heap_class *c = &heap->classes[record->size_class];
+    uint64_t block = (inside / DRAGON_HEAP_SMALLEST_BLOCK) * c->inverse >> 32;
 
-    if (r == 0)
-        r = size_at(heap, &place, size_bytes_out);
-    return dragon_error_trace(r);
+    if (block * c->block_lines * DRAGON_HEAP_SMALLEST_BLOCK != inside ||
+        block >= record->n_blocks ||
+        dragon_observe(&heap->chunks[record->chunk].kind) != record->kind ||
+        !release(&record->words[block], generation))
+        return false;
+    dragon_heap_lease_freed(lease, record, (uint32_t)block);
+    return true;
+}
+
+int dragon_heap_free(struct dragon_heap *heap, uint64_t offset, uint32_t generation)
+{
+    uint64_t inside = offset - heap->data_offset; /* wraps below the data: too large then */
+    uint64_t chunk = inside >> heap->chunk_shift;
+    struct dragon_heap_record *record = NULL;
+    struct dragon_heap_lease *lease = dragon_heap_lease_at_hand(heap);
+    int r = 0;
+
+    if (chunk < heap->n_chunks)
+        record = dragon_heap_lease_record(heap, lease, chunk);
+    if (!record || !free_own(heap, lease, record, inside & (heap->chunk_bytes - 1), generation))
+        r = free_other(heap, offset, generation);
+    if (r < 0)
+        return dragon_error_trace(r);
+    DRAGON_TEST_POINT("heap-before-wake");
+    dragon_eventcount_wake_all_after_change(&heap->header->freed);
+    return 0;
+}
+
+/* ---- names of blocks ---- */
+
+/* The size of the block that `word` says is live, as it was asked for. Its word
+ * is read again by the caller: another block may have come. */
+static int size_of(struct dragon_heap *heap, const struct dragon_heap_place *place, uint64_t word,
+                   uint64_t *size_bytes_out)
+{
+    uint64_t room, slack;
+
+    if (place->kind == DRAGON_HEAP_CHUNK_RUN) {
+        *size_bytes_out = dragon_observe(&heap->chunks[place->chunk].size_bytes);
+        room = (uint64_t)(heap->n_chunks - place->chunk) << heap->chunk_shift;
+        return *size_bytes_out <= room ? 0 : dragon_error_origin(-EBADMSG);
+    }
+    room = dragon_heap_class_bytes(heap, dragon_heap_kind_class(place->kind));
+    slack = dragon_heap_word_slack(word);
+    if (slack > room)
+        return dragon_error_origin(-EBADMSG);
+    *size_bytes_out = room - slack;
+    return 0;
+}
+
+/* What the word of a live block says, and its size; both of one moment. */
+static int read_block(struct dragon_heap *heap, const struct dragon_heap_place *place,
+                      uint64_t *word_out, uint64_t *size_bytes_out)
+{
+    uint64_t word, size_bytes;
+    int r;
+
+    do {
+        word = dragon_observe(place->word);
+        if (!dragon_heap_word_is_live(word))
+            return dragon_error_origin(-EBADMSG);
+        r = size_of(heap, place, word, &size_bytes);
+        if (r < 0)
+            return dragon_error_trace(r);
+    } while (dragon_heap_word_generation(dragon_observe(place->word)) !=
+             dragon_heap_word_generation(word));
+    *word_out = word;
+    *size_bytes_out = size_bytes;
+    return 0;
 }
 
 int dragon_heap_find(struct dragon_heap *heap, uint64_t offset, uint32_t *generation_out,
                      uint64_t *size_bytes_out)
 {
-    struct place place = {0};
-    int r = locate(heap, offset, &place);
+    struct dragon_heap_place place;
+    uint64_t word;
+    int r = dragon_heap_locate(heap, offset, &place);
+
+    if (r == 0)
+        r = read_block(heap, &place, &word, size_bytes_out);
+    if (r == 0)
+        *generation_out = dragon_heap_word_generation(word);
+    return dragon_error_trace(r);
+}
+
+int dragon_heap_resolve(struct dragon_heap *heap, uint64_t offset, uint32_t generation,
+                        uint64_t *size_bytes_out)
+{
+    uint64_t size_bytes = 0;
+    uint32_t found = 0;
+    int r = dragon_heap_find(heap, offset, &found, &size_bytes);
 
     if (r < 0)
         return dragon_error_trace(r);
-    if (dragon_observe(holder_at(heap, &place)) == DRAGON_HOLDER_NONE)
+    if (found != generation)
         return dragon_error_origin(-EBADMSG);
-    *generation_out = generation_at(heap, &place);
-    return dragon_error_trace(size_at(heap, &place, size_bytes_out));
+    *size_bytes_out = size_bytes;
+    return 0;
+}
+
+static uint64_t with_holder(uint64_t word, uint32_t holder)
+{
+    return dragon_heap_word_of(holder, dragon_heap_word_slack(word),
+                               dragon_heap_word_generation(word));
 }
 
 int dragon_heap_hold(struct dragon_heap *heap, uint64_t offset, uint32_t generation,
                      uint32_t holder, uint32_t *before_out)
 {
-    struct place place = {0};
-    _Atomic uint32_t *tag;
-    uint32_t before;
+    struct dragon_heap_place place;
+    uint64_t word;
     int r;
 
-    dragon_check(holder != DRAGON_HOLDER_NONE);
-    r = locate_live(heap, offset, generation, &place);
+    dragon_check(holder != DRAGON_HOLDER_NONE && holder != DRAGON_HEAP_HOLDER_CLOSED &&
+                 holder <= DRAGON_HEAP_MAX_HOLDER);
+    r = dragon_heap_locate(heap, offset, &place);
     if (r < 0)
         return dragon_error_trace(r);
-    tag = holder_at(heap, &place);
-    before = dragon_observe(tag);
+    word = dragon_observe(place.word);
     do {
-        if (before == DRAGON_HOLDER_NONE) /* freed since we looked */
+        if (dragon_heap_word_generation(word) != generation || !dragon_heap_word_is_live(word))
             return dragon_error_origin(-EBADMSG);
-    } while (!dragon_replace(tag, &before, holder));
-    *before_out = before;
+    } while (!dragon_replace(place.word, &word, with_holder(word, holder)));
+    *before_out = dragon_heap_word_holder(word);
     return 0;
 }
 
-uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder)
+/* ---- all blocks ---- */
+
+bool dragon_heap_next(struct dragon_heap *heap, uint64_t *offset_io, uint32_t *generation_out,
+                      uint64_t *size_bytes_out, uint32_t *holder_out)
 {
-    uint64_t n_freed = 0;
+    uint64_t from = *offset_io > heap->data_offset ? *offset_io - heap->data_offset : 0;
+    uint64_t inside = from & (heap->chunk_bytes - 1);
+    uint32_t n = dragon_heap_n_committed(heap);
 
-    dragon_check(holder != DRAGON_HOLDER_NONE);
-    if (lock(heap) < 0)
-        return 0;
-    for (uint32_t i = 0; i < dragon_peek(&heap->header->n_committed); i++) {
-        struct dragon_heap_chunk *chunk = &heap->chunks[i];
-        uint32_t kind = dragon_peek(&chunk->kind);
+    for (uint64_t chunk = from >> heap->chunk_shift; chunk < n; chunk++, inside = 0) {
+        struct dragon_heap_place place = {.chunk = (uint32_t)chunk};
+        uint64_t block_bytes = heap->chunk_bytes, word;
+        uint32_t n_words;
 
-        if (kind == DRAGON_HEAP_CHUNK_RUN && dragon_peek(&chunk->holder) == holder) {
-            free_run_locked(heap, i);
-            n_freed++;
-        }
-        for (uint32_t b = 0; kind == DRAGON_HEAP_CHUNK_SMALL &&
-                             dragon_peek(&chunk->kind) == DRAGON_HEAP_CHUNK_SMALL &&
-                             b < blocks_per_chunk(heap, chunk->size_class);
-             b++) {
-            if (dragon_peek(&chunk_tags(heap, i)[b].holder) != holder)
+        place.kind = dragon_observe(&heap->chunks[chunk].kind);
+        n_words = dragon_heap_n_readable(heap, place.chunk, place.kind);
+        if (n_words > 0 && place.kind != DRAGON_HEAP_CHUNK_RUN)
+            block_bytes = dragon_heap_class_bytes(heap, dragon_heap_kind_class(place.kind));
+        for (place.block = (uint32_t)((inside + block_bytes - 1) / block_bytes);
+             place.block < n_words; place.block++) {
+            place.word = &dragon_heap_words(heap, place.chunk)[place.block];
+            if (read_block(heap, &place, &word, size_bytes_out) < 0)
                 continue;
-            free_small_locked(heap, &(struct place){.chunk = i, .block = b, .is_small = true});
-            n_freed++;
+            *offset_io = dragon_heap_chunk_offset(heap, place.chunk) + place.block * block_bytes;
+            *generation_out = dragon_heap_word_generation(word);
+            *holder_out = dragon_heap_word_holder(word);
+            return true;
         }
     }
-    unlock(heap);
+    return false;
+}
+
+/* ---- sweeping ---- */
+
+struct sweep {
+    uint32_t holder;
+    dragon_pool_is_kept *is_kept; /* or NULL */
+    void *context;
+};
+
+/* True: the block was freed. */
+static bool sweep_word(_Atomic uint64_t *at, const struct sweep *sweep, uint64_t offset)
+{
+    uint64_t word = dragon_peek(at), after;
+
+    do {
+        if (dragon_heap_word_holder(word) != sweep->holder)
+            return false;
+        after = dragon_heap_word_of(DRAGON_HOLDER_NONE, 0, dragon_heap_word_generation(word));
+        if (sweep->is_kept &&
+            sweep->is_kept(sweep->context, offset, dragon_heap_word_generation(word)))
+            after = with_holder(word, DRAGON_HOLDER_CHANNEL);
+    } while (!dragon_replace(at, &word, after));
+    DRAGON_TEST_POINT("heap-sweeping");
+    return !dragon_heap_word_is_live(after);
+}
+
+static uint32_t sweep_chunk(struct dragon_heap *heap, uint32_t chunk, uint32_t kind,
+                            const struct sweep *sweep)
+{
+    uint32_t n = dragon_heap_n_readable(heap, chunk, kind), n_freed = 0;
+    uint64_t offset = dragon_heap_chunk_offset(heap, chunk);
+    uint64_t block_bytes = kind == DRAGON_HEAP_CHUNK_RUN
+                               ? 0
+                               : dragon_heap_class_bytes(heap, dragon_heap_kind_class(kind));
+    _Atomic uint64_t *words = dragon_heap_words(heap, chunk);
+
+    for (uint32_t i = 0; i < n; i++)
+        if (dragon_heap_word_holder(dragon_peek(&words[i])) == sweep->holder)
+            n_freed += sweep_word(&words[i], sweep, offset + i * block_bytes);
+    return n_freed;
+}
+
+/* The blocks of the chunk that were freed may serve again. */
+static void offer_swept(struct dragon_heap *heap, uint32_t chunk, uint32_t kind, uint32_t n_freed)
+{
+    dragon_fetch_add(&heap->chunks[chunk].n_remote, n_freed);
+    if (kind == DRAGON_HEAP_CHUNK_RUN) {
+        keep_run(heap, chunk);
+    } else if (!dragon_peek(&heap->chunks[chunk].lease) &&
+               !dragon_peek(&heap->chunks[chunk].is_listed) && dragon_heap_lock(heap) == 0) {
+        dragon_heap_offer_chunk_locked(heap, chunk);
+        dragon_heap_unlock(heap);
+    }
+}
+
+static uint64_t sweep_all(struct dragon_heap *heap, const struct sweep *sweep)
+{
+    uint32_t n = dragon_heap_n_committed(heap);
+    uint64_t n_freed = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t kind = dragon_observe(&heap->chunks[i].kind);
+        uint32_t n_here = 0;
+
+        if (dragon_heap_n_words(heap, kind) > 0)
+            n_here = sweep_chunk(heap, i, kind, sweep);
+        if (n_here > 0)
+            offer_swept(heap, i, kind, n_here);
+        n_freed += n_here;
+    }
+    return n_freed;
+}
+
+/* The number of blocks that a counted heap has less; an exact count again, since
+ * who swept before may have died in between. */
+static void recount(struct dragon_heap *heap)
+{
+    if (dragon_heap_lock(heap) < 0)
+        return;
+    heap->header->n_blocks = dragon_heap_count_locked(heap);
+    dragon_heap_unlock(heap);
+}
+
+uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder, dragon_pool_is_kept *is_kept,
+                           void *context)
+{
+    struct sweep sweep = {holder, is_kept, context};
+    uint64_t n_freed;
+
+    dragon_check(holder != DRAGON_HOLDER_NONE && holder != DRAGON_HEAP_HOLDER_CLOSED);
+    n_freed = sweep_all(heap, &sweep);
+    if (heap->is_counted)
+        recount(heap);
     if (n_freed > 0)
         dragon_heap_wake(heap);
     return n_freed;
 }
 
+/* ---- memory ---- */
+
 int dragon_heap_commit(struct dragon_heap *heap, uint32_t n_chunks)
 {
-    int r = lock(heap);
+    int r = dragon_heap_lock(heap);
 
     if (r < 0)
         return dragon_error_trace(r);
-    r = commit_locked(heap, n_chunks < heap->n_chunks ? n_chunks : heap->n_chunks);
-    unlock(heap);
+    r = dragon_heap_commit_locked(heap, n_chunks < heap->n_chunks ? n_chunks : heap->n_chunks);
+    dragon_heap_unlock(heap);
     return dragon_error_trace(r);
+}
+
+uint64_t dragon_heap_trim(struct dragon_heap *heap, uint64_t keep_bytes)
+{
+    uint64_t n_bytes;
+
+    if (dragon_heap_lock(heap) < 0)
+        return 0;
+    n_bytes = dragon_heap_trim_locked(heap, 0, keep_bytes);
+    dragon_heap_unlock(heap);
+    return n_bytes;
+}
+
+uint64_t dragon_heap_trim_idle(struct dragon_heap *heap, uint64_t keep_bytes)
+{
+    uint64_t n_bytes;
+
+    if (dragon_heap_lock(heap) < 0)
+        return 0;
+    n_bytes = dragon_heap_trim_locked(heap, heap->header->taken_end, keep_bytes);
+    heap->header->taken_end = 0;
+    dragon_heap_unlock(heap);
+    return n_bytes;
 }
 
 uint64_t dragon_heap_committed_end(struct dragon_heap *heap)
 {
-    uint32_t n = dragon_observe(&heap->header->n_committed);
-
-    return offset_of(heap, chunk_data(heap, n < heap->n_chunks ? n : heap->n_chunks));
+    return dragon_heap_chunk_offset(heap, dragon_heap_n_committed(heap));
 }
 
-void dragon_heap_usage(struct dragon_heap *heap, uint64_t *used_bytes_out, uint64_t *n_blocks_out)
+/* ---- inspection ---- */
+
+void dragon_heap_usage(struct dragon_heap *heap, struct dragon_heap_usage *usage_out)
 {
-    *used_bytes_out = 0;
-    *n_blocks_out = 0;
-    if (lock(heap) < 0)
-        return;
-    *used_bytes_out = heap->header->used_bytes;
-    *n_blocks_out = heap->header->n_blocks;
-    unlock(heap);
-}
+    uint32_t n = dragon_heap_n_committed(heap);
 
-/* ---- the definition of a sane heap; the caller holds the mutex or is alone ---- */
+    *usage_out = (struct dragon_heap_usage){0};
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t kind = dragon_observe(&heap->chunks[i].kind);
+        uint32_t n_words = dragon_heap_n_readable(heap, i, kind), n_live = 0;
+        uint64_t each;
 
-static bool check_small(struct dragon_heap *heap, uint32_t index, uint64_t *n_live)
-{
-    struct dragon_heap_chunk *chunk = &heap->chunks[index];
-    struct dragon_heap_tag *tags = chunk_tags(heap, index);
-    uint32_t n_blocks = blocks_per_chunk(heap, chunk->size_class);
-    uint32_t n_listed = 0, n_free = 0;
-
-    for (uint32_t i = 0; i < n_blocks; i++)
-        n_free += dragon_peek(&tags[i].holder) == DRAGON_HOLDER_NONE;
-    for (uint32_t i = chunk->free_head; i != 0 && n_listed <= n_blocks; i = tags[i - 1].next) {
-        if (i > n_blocks || dragon_peek(&tags[i - 1].holder) != DRAGON_HOLDER_NONE)
-            return false;
-        n_listed++;
+        for (uint32_t b = 0; b < n_words; b++)
+            n_live += dragon_heap_word_is_live(dragon_peek(&dragon_heap_words(heap, i)[b]));
+        if (n_live == 0)
+            continue;
+        each = kind == DRAGON_HEAP_CHUNK_RUN
+                   ? (uint64_t)heap->chunks[i].n_chunks << heap->chunk_shift
+                   : dragon_heap_class_bytes(heap, dragon_heap_kind_class(kind));
+        usage_out->n_blocks += n_live;
+        usage_out->used_bytes += n_live * each;
     }
-    *n_live += n_blocks - n_free;
-    return n_listed == n_free && n_free == chunk->n_free;
-}
-
-bool dragon_heap_check(struct dragon_heap *heap)
-{
-    uint64_t n_live = 0, used_bytes = 0;
-
-    for (uint32_t i = 0; i < dragon_peek(&heap->header->n_committed); i++) {
-        struct dragon_heap_chunk *chunk = &heap->chunks[i];
-        uint64_t n_before = n_live;
-
-        switch (dragon_peek(&chunk->kind)) {
-        case DRAGON_HEAP_CHUNK_SMALL:
-            if (i >= heap->header->n_used || !check_small(heap, i, &n_live))
-                return false;
-            used_bytes += (n_live - n_before) * class_bytes(chunk->size_class);
-            break;
-        case DRAGON_HEAP_CHUNK_RUN:
-            if (i + chunk->n_chunks > heap->header->n_used)
-                return false;
-            if (dragon_peek(&chunk->holder) != DRAGON_HOLDER_NONE) {
-                n_live++;
-                used_bytes += chunk->n_chunks * heap->chunk_bytes;
-            }
-            break;
-        default:
-            break;
-        }
-    }
-    return n_live == heap->header->n_blocks && used_bytes == heap->header->used_bytes;
+    if (heap->is_counted)
+        usage_out->most_blocks = heap->header->most_blocks;
 }

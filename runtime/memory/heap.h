@@ -7,20 +7,27 @@
  *
  *   struct dragon_heap_header            one page, with the owner's root at its end
  *   struct dragon_heap_chunk [n_chunks]  the table of chunks, a line each
+ *   words                                for each chunk an area of chunk_bytes / 8
  *   chunks of 64 KiB, or of 4 KiB in a heap of less than 1 MiB
  *
- * A chunk is free, or holds small blocks of one size (its first bytes are then
- * a struct dragon_heap_tag for each of them), or belongs to a run of chunks
- * that is one large block.
+ * A chunk is free, or holds small blocks of one class, or belongs to a run of
+ * chunks that is one large block. Each block has a word in the area of its
+ * chunk: who holds it, its generation, and how much of its room is not used.
  *
- * The truth is: the kind of each chunk and the holder of each tag or run, all
- * written by single stores. Everything else in the header and in the chunk
- * lines (lists, counters) is a cache of it. All writes happen under `mutex`.
- * Who gets the mutex from a dead holder rebuilds the caches before anything
- * else; a block that was half allocated or half freed is then one or the other.
- * Readers without the mutex (resolve) read single words.
+ * The truth is: the kind of each chunk and the words. A word changes by compare
+ * and swap only, by any thread of any process: allocation, release, transfer and
+ * sweep are one swap each, so whoever is killed has done it or not. Kinds change
+ * under `mutex`, and only while all words of the chunk are closed. All else in
+ * the header and in the chunk lines is a cache or a hint; who gets the mutex from
+ * a dead holder rebuilds it. docs/heap.md has the protocol, tests/model searches it.
+ *
+ * Which of the free blocks a thread takes is its own business. Mostly it leases
+ * chunks and keeps private lists of what it believes to be free
+ * (memory/heap_lease.h); its first few blocks of a class, and all in a counted heap
+ * or one with short chunks, it takes under the mutex from chunks that nobody leases.
  */
 
+#include "base/atomic.h"
 #include "memory/pool.h"
 #include "memory/segment.h"
 #include "wait/eventcount.h"
@@ -29,44 +36,47 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct dragon_heap_lease;
+struct dragon_heap_record;
+
 #define DRAGON_HEAP_CHUNK_BYTES UINT64_C(65536)
 #define DRAGON_HEAP_SHORT_CHUNK_BYTES UINT64_C(4096)
 #define DRAGON_HEAP_SHORT_BELOW_BYTES (UINT64_C(1) << 20) /* smaller heaps have short chunks */
 #define DRAGON_HEAP_HEADER_BYTES UINT64_C(4096)
 #define DRAGON_HEAP_ROOT_OFFSET (DRAGON_HEAP_HEADER_BYTES - DRAGON_POOL_ROOT_BYTES)
-#define DRAGON_HEAP_MAX_CLASSES 40
+#define DRAGON_HEAP_MAX_CLASSES 32
 #define DRAGON_HEAP_N_CACHED_RUNS 16
 #define DRAGON_HEAP_NO_CHUNK UINT32_MAX
+#define DRAGON_HEAP_LARGEST_SMALL UINT64_C(32768)
+#define DRAGON_HEAP_SMALLEST_BLOCK UINT64_C(64)
 
+/* ---- shared layout ---- */
+
+/* The low byte of a chunk's kind; SMALL has its class in the next one. */
 enum dragon_heap_chunk_kind {
     DRAGON_HEAP_CHUNK_FREE = 0,
     DRAGON_HEAP_CHUNK_SMALL,
-    DRAGON_HEAP_CHUNK_RUN,      /* first chunk of a run */
+    DRAGON_HEAP_CHUNK_RUN,      /* first chunk of a run, which has one word */
     DRAGON_HEAP_CHUNK_RUN_REST, /* the others */
 };
 
-struct dragon_heap_tag {
-    _Atomic uint32_t holder;
-    _Atomic uint32_t generation;
-    uint32_t next; /* in the chunk's list of free blocks: index + 1, 0 ends it */
-    uint32_t size_bytes;
-};
-
-_Static_assert(sizeof(struct dragon_heap_tag) == 16, "shared layout");
-
+/* Who writes: kind, last_generation, links, n_chunks, n_words, size_bytes,
+ * is_listed, has_memory, scan_from: the holder of the mutex. lease: it, and whoever finds
+ * the leaseholder dead. n_remote: anybody, atomically. */
 struct dragon_heap_chunk {
     _Atomic uint32_t kind;
-    uint32_t size_class; /* SMALL */
-    uint32_t n_free;     /* SMALL */
-    uint32_t free_head;  /* SMALL: index + 1 */
-    uint32_t next;       /* SMALL with free blocks: others of the class */
+    _Atomic uint32_t lease;     /* pid of the process that allocates from it, 0: none; a hint */
+    _Atomic uint32_t n_remote;  /* blocks that others freed since the leaseholder looked; a hint */
+    uint32_t last_generation;   /* FREE: no word of the chunk ever had a greater one */
+    _Atomic uint32_t n_words;   /* words with memory behind them */
+    _Atomic uint32_t is_listed; /* SMALL without a lease: in the list of its class */
+    uint32_t next;
     uint32_t previous;
     uint32_t n_chunks;           /* RUN */
-    _Atomic uint32_t holder;     /* RUN; 0: kept for reuse, in the run cache */
-    _Atomic uint32_t generation; /* RUN */
-    uint32_t reserved0;
-    uint64_t size_bytes; /* RUN: as asked */
-    uint64_t reserved1[2];
+    uint32_t has_memory;         /* the chunk itself */
+    _Atomic uint64_t size_bytes; /* RUN: as asked */
+    _Atomic uint32_t scan_from;  /* SMALL: words before it were not free; a hint */
+    uint32_t reserved[3];
 };
 
 _Static_assert(sizeof(struct dragon_heap_chunk) == 64, "shared layout");
@@ -87,37 +97,71 @@ struct dragon_heap_header {
     uint64_t data_offset;
     uint64_t min_block_bytes;
     uint64_t max_blocks; /* 0: any number */
+    uint32_t is_counted; /* all under mutex, n_blocks and most_blocks are kept */
+    uint32_t reserved0;
     /* without a lock */
     struct dragon_eventcount freed; /* wakes who waits for room */
-    /* under mutex */
+    struct dragon_eventcount grown; /* wakes who gives memory back */
+    /* under mutex, but for the first two, which anybody may read */
     struct dragon_mutex mutex;
-    _Atomic uint32_t n_committed; /* chunks with memory behind them */
-    _Atomic uint32_t n_allowed;   /* chunks that may have; written by anybody, any time */
+    _Atomic uint32_t n_committed; /* chunks that have been used: their lines have memory */
+    _Atomic uint32_t n_allowed;   /* chunks that may be; written by anybody, any time */
+    _Atomic uint32_t n_backed;    /* chunks with memory behind them now */
     uint32_t n_used;              /* chunks from here on are free */
-    uint32_t scan_from;
-    uint32_t last_generation;
-    uint32_t reserved1;
-    uint64_t used_bytes;
-    uint64_t n_blocks;
-    uint32_t partial[DRAGON_HEAP_MAX_CLASSES]; /* chunks with free blocks */
+    uint32_t scan_from;           /* chunks before it are not free */
+    uint32_t reclaim_at;          /* before more are committed: look for empty ones */
+    uint32_t taken_end; /* no chunk from here on was taken since the last trim of idle ones */
+    uint32_t partial[DRAGON_HEAP_MAX_CLASSES]; /* chunks with free blocks that nobody leases */
     struct dragon_heap_cached_run cached_runs[DRAGON_HEAP_N_CACHED_RUNS];
+    uint64_t n_blocks;    /* counted heaps */
+    uint64_t most_blocks; /* counted heaps: that there have been at one time */
 };
 
 _Static_assert(sizeof(struct dragon_heap_header) <= DRAGON_HEAP_ROOT_OFFSET, "before the root");
+
+/* ---- this process's view ---- */
+
+/* A class of small blocks. Runs are served by one more, of one block. */
+struct dragon_heap_class {
+    uint32_t n_blocks;    /* in a chunk */
+    uint32_t block_lines; /* the room of a block, in units of 64 bytes */
+    uint64_t inverse;     /* 2^32 / block_lines, rounded up */
+};
+
+/* Which thread here leases a chunk, and its record: written by that thread, to no
+ * lease first, then the record, then the lease. Others compare the lease with their own,
+ * before and after they read the record. */
+struct dragon_heap_owner {
+    _Atomic(struct dragon_heap_lease *) lease;
+    _Atomic(struct dragon_heap_record *) record;
+};
 
 struct dragon_heap {
     struct dragon_segment *segment; /* borrowed */
     struct dragon_heap_header *header;
     struct dragon_heap_chunk *chunks;
+    unsigned char *words;
     unsigned char *data;
     /* private copies: the header's may be scribbled on */
+    uint64_t node;
+    uint32_t number;
     uint32_t n_chunks;
     uint32_t n_classes;
+    uint32_t chunk_shift;
+    uint64_t data_offset;
     uint64_t chunk_bytes;
     uint64_t largest_small; /* blocks above it are runs */
     uint64_t min_block_bytes;
     uint64_t max_blocks;
-    uint32_t blocks_per_chunk[DRAGON_HEAP_MAX_CLASSES];
+    bool is_counted;
+    bool is_leased; /* threads lease chunks */
+    struct dragon_heap_class classes[DRAGON_HEAP_MAX_CLASSES];
+    unsigned char class_of_lines[DRAGON_HEAP_LARGEST_SMALL / DRAGON_HEAP_SMALLEST_BLOCK + 1];
+    /* leases, see memory/heap_lease.h */
+    uint64_t serial;  /* no other heap of this process has or had it */
+    uint32_t n_forks; /* that led to the process that made `leases` */
+    struct dragon_heap_owner *owners;
+    struct dragon_heap_lease *leases;
 };
 
 struct dragon_heap_options {
@@ -126,7 +170,16 @@ struct dragon_heap_options {
     uint32_t number;
     uint64_t min_block_bytes; /* no block occupies less; 0: as small as there is */
     uint64_t max_blocks;      /* 0: any number */
+    bool is_counted;          /* keep the numbers of blocks at hand; implied by max_blocks */
 };
+
+struct dragon_heap_usage {
+    uint64_t used_bytes; /* that blocks occupy, their rounding included */
+    uint64_t n_blocks;
+    uint64_t most_blocks; /* counted heaps, else 0 */
+};
+
+/* ---- shape ---- */
 
 /* The chunks that suit a heap of size_bytes. */
 uint64_t dragon_heap_chunk_bytes(uint64_t size_bytes);
@@ -134,13 +187,20 @@ uint64_t dragon_heap_chunk_bytes(uint64_t size_bytes);
 /* Segment size for a heap of at least size_bytes of blocks. */
 uint64_t dragon_heap_segment_bytes(uint64_t size_bytes, uint64_t chunk_bytes);
 
-/* Lay a heap into a fresh, zeroed segment. -ENOMEM, -ENOSPC; -EINVAL: smallest
- * blocks that are larger than the heap. */
+/* ---- lifetime ---- */
+
+/* Lay a heap into a fresh, zeroed segment and use it. -ENOMEM, -ENOSPC; -EINVAL:
+ * smallest blocks that are larger than the heap. */
 int dragon_heap_init(struct dragon_heap *heap, struct dragon_segment *segment,
                      const struct dragon_heap_options *options);
 
-/* Take up the heap that is in a segment. -EBADMSG: there is none. */
+/* Use the heap that is in a segment. -EBADMSG: there is none. -ENOMEM. */
 int dragon_heap_open(struct dragon_heap *heap, struct dragon_segment *segment);
+
+/* End the use of it by this process, by all its threads. */
+void dragon_heap_close(struct dragon_heap *heap);
+
+/* ---- blocks ---- */
 
 /* As dragon_pool_alloc; the block's offset in the segment and generation. */
 int dragon_heap_alloc(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
@@ -153,13 +213,35 @@ int dragon_heap_find(struct dragon_heap *heap, uint64_t offset, uint32_t *genera
                      uint64_t *size_bytes_out);
 int dragon_heap_hold(struct dragon_heap *heap, uint64_t offset, uint32_t generation,
                      uint32_t holder, uint32_t *before_out);
+
+/* As dragon_pool_sweep_except and dragon_pool_next. */
+uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder, dragon_pool_is_kept *is_kept,
+                           void *context);
+bool dragon_heap_next(struct dragon_heap *heap, uint64_t *offset_io, uint32_t *generation_out,
+                      uint64_t *size_bytes_out, uint32_t *holder_out);
+
 /* False: the heap would have to be larger than it may grow. */
 bool dragon_heap_may_fit(struct dragon_heap *heap, uint64_t size_bytes);
+
 /* Wake who waits for room: it may have come. */
 void dragon_heap_wake(struct dragon_heap *heap);
-uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder);
+
+/* ---- memory ---- */
+
+/* Bring memory behind the first n_chunks. */
 int dragon_heap_commit(struct dragon_heap *heap, uint32_t n_chunks);
-/* Where the committed chunks end, as an offset in the segment. */
+
+/* As dragon_pool_trim and dragon_pool_trim_idle. */
+uint64_t dragon_heap_trim(struct dragon_heap *heap, uint64_t keep_bytes);
+uint64_t dragon_heap_trim_idle(struct dragon_heap *heap, uint64_t keep_bytes);
+
+/* Where the chunks that have been used end, as an offset in the segment. */
 uint64_t dragon_heap_committed_end(struct dragon_heap *heap);
-void dragon_heap_usage(struct dragon_heap *heap, uint64_t *used_bytes_out, uint64_t *n_blocks_out);
+
+/* ---- inspection ---- */
+
+/* Counts the words: exact if nobody changes them meanwhile. */
+void dragon_heap_usage(struct dragon_heap *heap, struct dragon_heap_usage *usage_out);
+
+/* True if chunk table, words, lists and counters agree. Takes the locks. */
 bool dragon_heap_check(struct dragon_heap *heap);

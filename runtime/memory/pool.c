@@ -45,6 +45,7 @@ static int finish_make(struct dragon_pool *pool, const struct dragon_pool_option
         .number = options->number,
         .min_block_bytes = options->min_block_bytes,
         .max_blocks = options->max_blocks,
+        .is_counted = options->is_counted,
     };
     int r = dragon_heap_init(&pool->heap, &pool->segment, &heap_options);
 
@@ -165,6 +166,7 @@ void dragon_pool_close(struct dragon_pool *pool)
 {
     if (!pool)
         return;
+    dragon_heap_close(&pool->heap);
     dragon_segment_close(&pool->segment);
     dragon_alloc_free(pool);
 }
@@ -181,17 +183,14 @@ int dragon_pool_unlink(const char *name)
 int dragon_pool_alloc(struct dragon_pool *pool, uint64_t size_bytes, uint32_t holder,
                       struct dragon_handle *handle_out)
 {
-    struct dragon_handle handle = {
-        .node = pool->heap.header->node,
-        .pool = pool->heap.header->number,
-    };
-    int r;
+    int r = dragon_heap_alloc(&pool->heap, size_bytes ? size_bytes : 1, holder, &handle_out->offset,
+                              &handle_out->generation);
 
-    r = dragon_heap_alloc(&pool->heap, size_bytes ? size_bytes : 1, holder, &handle.offset,
-                          &handle.generation);
-    if (r == 0)
-        *handle_out = handle;
-    return dragon_error_trace(r);
+    if (r != 0)
+        return dragon_error_trace(r);
+    handle_out->node = pool->heap.node;
+    handle_out->pool = pool->heap.number;
+    return 0;
 }
 
 static int sleep_until_freed(struct dragon_pool *pool, uint32_t key, int64_t deadline_ns)
@@ -230,7 +229,7 @@ int dragon_pool_alloc_wait(struct dragon_pool *pool, uint64_t size_bytes, uint32
 /* A handle of another pool is stale here, whatever else it says. */
 static int is_of_pool(struct dragon_pool *pool, const struct dragon_handle *handle)
 {
-    if (handle->node != pool->heap.header->node || handle->pool != pool->heap.header->number)
+    if (handle->node != pool->heap.node || handle->pool != pool->heap.number)
         return dragon_error_origin(-EBADMSG);
     return 0;
 }
@@ -274,8 +273,8 @@ int dragon_pool_find(struct dragon_pool *pool, uint64_t offset, struct dragon_ha
                      uint64_t *size_bytes_out)
 {
     struct dragon_handle handle = {
-        .node = pool->heap.header->node,
-        .pool = pool->heap.header->number,
+        .node = pool->heap.node,
+        .pool = pool->heap.number,
         .offset = offset,
     };
     int r = dragon_heap_find(&pool->heap, offset, &handle.generation, size_bytes_out);
@@ -287,7 +286,31 @@ int dragon_pool_find(struct dragon_pool *pool, uint64_t offset, struct dragon_ha
 
 uint64_t dragon_pool_sweep(struct dragon_pool *pool, uint32_t holder)
 {
-    return dragon_heap_sweep(&pool->heap, holder);
+    return dragon_heap_sweep(&pool->heap, holder, NULL, NULL);
+}
+
+uint64_t dragon_pool_sweep_except(struct dragon_pool *pool, uint32_t holder,
+                                  dragon_pool_is_kept *is_kept, void *context)
+{
+    return dragon_heap_sweep(&pool->heap, holder, is_kept, context);
+}
+
+bool dragon_pool_next(struct dragon_pool *pool, uint64_t *offset_io,
+                      struct dragon_handle *handle_out, uint64_t *size_bytes_out,
+                      uint32_t *holder_out)
+{
+    struct dragon_handle handle = {
+        .node = pool->heap.node,
+        .pool = pool->heap.number,
+        .offset = *offset_io,
+    };
+
+    if (!dragon_heap_next(&pool->heap, &handle.offset, &handle.generation, size_bytes_out,
+                          holder_out))
+        return false;
+    *offset_io = handle.offset + 1;
+    *handle_out = handle;
+    return true;
 }
 
 /* ---- inspection ---- */
@@ -309,22 +332,25 @@ bool dragon_pool_contains(struct dragon_pool *pool, uint64_t offset, uint64_t si
 
 void dragon_pool_statistics(struct dragon_pool *pool, struct dragon_pool_statistics *out)
 {
-    uint64_t used_bytes;
+    struct dragon_heap *heap = &pool->heap;
+    struct dragon_heap_usage usage;
 
-    dragon_heap_usage(&pool->heap, &used_bytes, &out->n_blocks);
-    out->size_bytes = dragon_observe(&pool->heap.header->n_allowed) * pool->heap.chunk_bytes;
-    out->committed_bytes = dragon_observe(&pool->heap.header->n_committed) * pool->heap.chunk_bytes;
-    out->free_bytes = out->size_bytes > used_bytes ? out->size_bytes - used_bytes : 0;
+    dragon_heap_usage(heap, &usage);
+    out->size_bytes = dragon_observe(&heap->header->n_allowed) * heap->chunk_bytes;
+    out->committed_bytes = dragon_pool_committed_bytes(pool);
+    out->free_bytes = out->size_bytes > usage.used_bytes ? out->size_bytes - usage.used_bytes : 0;
+    out->n_blocks = usage.n_blocks;
+    out->most_blocks = usage.most_blocks;
 }
 
 uint64_t dragon_pool_node(const struct dragon_pool *pool)
 {
-    return pool->heap.header->node;
+    return pool->heap.node;
 }
 
 uint32_t dragon_pool_number(const struct dragon_pool *pool)
 {
-    return pool->heap.header->number;
+    return pool->heap.number;
 }
 
 int dragon_pool_fd(const struct dragon_pool *pool)
@@ -354,6 +380,26 @@ int dragon_pool_prefault(struct dragon_pool *pool, uint64_t size_bytes)
     if (n_chunks > pool->heap.n_chunks)
         n_chunks = pool->heap.n_chunks;
     return dragon_error_trace(dragon_heap_commit(&pool->heap, (uint32_t)n_chunks));
+}
+
+uint64_t dragon_pool_trim(struct dragon_pool *pool, uint64_t keep_bytes)
+{
+    return dragon_heap_trim(&pool->heap, keep_bytes);
+}
+
+uint64_t dragon_pool_trim_idle(struct dragon_pool *pool, uint64_t keep_bytes)
+{
+    return dragon_heap_trim_idle(&pool->heap, keep_bytes);
+}
+
+struct dragon_eventcount *dragon_pool_grown(struct dragon_pool *pool)
+{
+    return &pool->heap.header->grown;
+}
+
+uint64_t dragon_pool_committed_bytes(struct dragon_pool *pool)
+{
+    return dragon_observe(&pool->heap.header->n_backed) * pool->heap.chunk_bytes;
 }
 
 bool dragon_pool_check(struct dragon_pool *pool)

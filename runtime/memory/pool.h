@@ -8,11 +8,9 @@
  * Memory is committed chunk by chunk before it is used, so a pool that cannot
  * grow answers -ENOMEM or -ENOSPC and nobody meets SIGBUS.
  *
- * Each block has a holder (memory/handle.h). The holder tags and the table of
- * chunks are the truth; lists and counters are rebuilt from them when a process
- * died while it changed them. A process may be killed at any instruction of any
- * function here: blocks stay whole, and at most the one block that was being
- * handed over stays allocated until dragon_pool_sweep.
+ * Each block has a holder (memory/handle.h), and changes hands by one compare and
+ * swap. A process may be killed at any instruction of any function here: blocks
+ * stay whole, and what it held stays allocated until dragon_pool_sweep.
  *
  * All functions: any thread, any process that has the pool open, none in a
  * signal handler.
@@ -23,13 +21,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct dragon_eventcount;
 struct dragon_pool;
 
+/* Exact if nobody allocates or frees meanwhile. Costs a look at each block. */
 struct dragon_pool_statistics {
     uint64_t size_bytes;      /* that the pool may grow to, its limit */
-    uint64_t committed_bytes; /* that it has grown to */
+    uint64_t committed_bytes; /* that have memory behind them */
     uint64_t free_bytes;      /* size less what blocks occupy, their rounding included */
     uint64_t n_blocks;        /* allocated now */
+    uint64_t most_blocks;     /* at one time since the pool was made; 0 if it is not counted */
 };
 
 enum dragon_pool_outcome {
@@ -45,6 +46,7 @@ struct dragon_pool_options {
     uint32_t number;          /* and so does this */
     uint64_t min_block_bytes; /* no block occupies less; at least 64 */
     uint64_t max_blocks;      /* allocated at one time; 0: as many as fit */
+    bool is_counted;          /* keep most_blocks: each allocation and release takes a lock */
 };
 
 /* ---- lifetime ---- */
@@ -116,6 +118,21 @@ int dragon_pool_find(struct dragon_pool *pool, uint64_t offset, struct dragon_ha
 /* Free all blocks of a holder that is dead. Returns their number. */
 uint64_t dragon_pool_sweep(struct dragon_pool *pool, uint32_t holder);
 
+/* True: the sweep is not to free this block. */
+typedef bool dragon_pool_is_kept(void *context, uint64_t offset, uint32_t generation);
+
+/* As dragon_pool_sweep, but a block for which is_kept says true gets the holder
+ * DRAGON_HOLDER_CHANNEL instead of being freed. is_kept may be NULL. */
+uint64_t dragon_pool_sweep_except(struct dragon_pool *pool, uint32_t holder,
+                                  dragon_pool_is_kept *is_kept, void *context);
+
+/* The next live block at or after *offset_io (0: the first): its handle, size as
+ * asked, holder. *offset_io is moved behind its first byte. True: found. A walk
+ * sees every block that is live from before it until after it. */
+bool dragon_pool_next(struct dragon_pool *pool, uint64_t *offset_io,
+                      struct dragon_handle *handle_out, uint64_t *size_bytes_out,
+                      uint32_t *holder_out);
+
 /* ---- inspection ---- */
 
 /* Address of an offset that the caller knows to lie inside a block. */
@@ -146,5 +163,22 @@ void dragon_pool_limit(struct dragon_pool *pool, uint64_t size_bytes);
 /* Ask the system for the memory of the first size_bytes now. */
 int dragon_pool_prefault(struct dragon_pool *pool, uint64_t size_bytes);
 
-/* True if chunk table, tags, lists and counters agree. For tests. */
+/* Give memory that no block uses back to the system, but for keep_bytes of it,
+ * which serve sooner. Returns bytes. It comes back when it is needed. */
+uint64_t dragon_pool_trim(struct dragon_pool *pool, uint64_t keep_bytes);
+
+/* The same for memory that no block has used since the last call. */
+uint64_t dragon_pool_trim_idle(struct dragon_pool *pool, uint64_t keep_bytes);
+
+/* What a pool may keep without being trimmed. */
+#define DRAGON_POOL_HIGH_WATER_BYTES (UINT64_C(64) << 20)
+
+/* Woken when the memory of the pool grows past that mark, by whoever lets it
+ * grow: for the one thread, in any process, that trims. */
+struct dragon_eventcount *dragon_pool_grown(struct dragon_pool *pool);
+
+/* Bytes of the pool that have memory behind them. */
+uint64_t dragon_pool_committed_bytes(struct dragon_pool *pool);
+
+/* True if chunk table, words, lists and counters agree. For tests. */
 bool dragon_pool_check(struct dragon_pool *pool);

@@ -87,6 +87,15 @@ int dragon_segment_commit(struct dragon_segment *segment, uint64_t offset, uint6
     return dragon_error_trace(dragon_os_commit(fd, offset, size_bytes));
 }
 
+int dragon_segment_decommit(struct dragon_segment *segment, uint64_t offset, uint64_t size_bytes)
+{
+    int fd = dragon_segment_fd(segment);
+
+    if (fd < 0)
+        return dragon_error_trace(fd);
+    return dragon_error_trace(dragon_os_decommit(fd, offset, size_bytes));
+}
+
 void dragon_segment_close(struct dragon_segment *segment)
 {
     dragon_os_unmap(segment->base, segment->size_bytes);

@@ -35,5 +35,8 @@ int dragon_segment_fd(const struct dragon_segment *segment);
  * the program has closed the file. */
 int dragon_segment_commit(struct dragon_segment *segment, uint64_t offset, uint64_t size_bytes);
 
+/* Give the memory behind a range back. As dragon_os_decommit; -EBADF. */
+int dragon_segment_decommit(struct dragon_segment *segment, uint64_t offset, uint64_t size_bytes);
+
 /* Unmap and close. Others keep it. */
 void dragon_segment_close(struct dragon_segment *segment);

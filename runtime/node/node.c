@@ -114,7 +114,8 @@ static void after_fork_in_child(void)
     memset(node->pollers, 0, sizeof node->pollers);
     dragon_poke(&node->n_pollers, 0);
     node->n_forks++;
-    dragon_eventcount_init(&node->memory_work);
+    dragon_eventcount_init(&node->own_memory_work);
+    node->memory_work = &node->own_memory_work;
     dragon_poke(&node->memory_requests, 0);
     dragon_publish(&node->slot, DRAGON_NODE_NO_SLOT);
     node->has_memory_thread = false;
@@ -176,6 +177,7 @@ static int create_node(struct dragon_node *node)
     root->magic = ROOT_MAGIC;
     root->head_pid = dragon_os_pid();
     node->is_head = true;
+    node->memory_work = dragon_pool_grown(node->pool);
     node->head_pid = root->head_pid;
     return 0;
 }
@@ -312,6 +314,7 @@ static struct dragon_node *new_node(const struct dragon_node_options *options)
     dragon_poke(&node->slot, DRAGON_NODE_NO_SLOT);
     node->epoll_fd = -1;
     node->options = *options;
+    node->memory_work = &node->own_memory_work;
     return node;
 }
 

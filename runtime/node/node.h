@@ -12,8 +12,9 @@
  *
  * The runtime threads are C threads that block all signals, are unknown to
  * Python, sleep unless there is work, and show by name in ps -T:
- *   dragon/memory     asks the system for memory ahead of its use; takes back
- *                     the blocks of dead processes
+ *   dragon/memory     asks the system for memory ahead of its use; gives back
+ *                     what is idle, above DRAGON_POOL_HIGH_WATER_BYTES; takes
+ *                     back the blocks of dead processes
  *   dragon/channels   answers this process's doorbell: makes the file
  *                     descriptors of its pollers readable
  *   dragon/watch      the supervisor: a pidfd for each child that was started
@@ -38,6 +39,7 @@ struct dragon_poller;
 struct dragon_node_options {
     int attach_fd;      /* the default pool of the node to join; -1: open a new node */
     bool start_threads; /* false: none of the runtime threads, and no following of the head */
+    int64_t idle_ns;    /* memory that nobody used so long is given back; 0: 5 s */
 };
 
 /* ---- lifetime ---- */

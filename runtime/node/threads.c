@@ -10,6 +10,8 @@
 #include "os/os.h"
 
 #define PREFAULT_BYTES (UINT64_C(1) << 20)
+#define IDLE_NS (5 * DRAGON_NS_PER_S)
+#define LONGEST_TRIM_PERIODS 16
 
 /* ---- memory ---- */
 
@@ -31,19 +33,51 @@ static void serve(struct dragon_node *node, uint32_t requests)
         dragon_table_sweep_dead(&node->table);
 }
 
+/* How the head gives memory back: it sleeps while the pool is small; then it
+ * looks each period, and ever less often while there is nothing to give. */
+struct trimming {
+    int64_t period_ns; /* 0: the pool is small */
+    int64_t next_ns;
+};
+
+static int64_t idle_ns(const struct dragon_node *node)
+{
+    return node->options.idle_ns ? node->options.idle_ns : IDLE_NS;
+}
+
+static void trim(struct dragon_node *node, struct trimming *trimming)
+{
+    bool is_large =
+        node->is_head && dragon_pool_committed_bytes(node->pool) > DRAGON_POOL_HIGH_WATER_BYTES;
+
+    if (is_large && trimming->period_ns != 0 && !dragon_deadline_passed(trimming->next_ns))
+        return;
+    if (!is_large)
+        trimming->period_ns = 0;
+    else if (trimming->period_ns == 0 ||
+             dragon_pool_trim_idle(node->pool, DRAGON_POOL_HIGH_WATER_BYTES) > 0)
+        trimming->period_ns = idle_ns(node);
+    else if (trimming->period_ns < LONGEST_TRIM_PERIODS * idle_ns(node))
+        trimming->period_ns *= 2;
+    trimming->next_ns =
+        trimming->period_ns ? dragon_deadline_after_ns(trimming->period_ns) : DRAGON_FOREVER;
+}
+
 static void *memory_thread(void *argument)
 {
     struct dragon_node *node = argument;
+    struct trimming trimming = {.next_ns = DRAGON_FOREVER};
 
     dragon_os_thread_name("dragon/memory");
     for (;;) {
-        uint32_t key = dragon_eventcount_prepare(&node->memory_work);
+        uint32_t key = dragon_eventcount_prepare(node->memory_work);
         uint32_t requests = dragon_exchange(&node->memory_requests, 0);
 
+        trim(node, &trimming);
         if (requests)
             serve(node, requests);
         else
-            (void)dragon_eventcount_park_until(&node->memory_work, key, DRAGON_FOREVER);
+            (void)dragon_eventcount_park_until(node->memory_work, key, trimming.next_ns);
     }
     return NULL;
 }
@@ -60,7 +94,7 @@ void *dragon_node_opening_thread(void *argument)
 void dragon_node_request(struct dragon_node *node, uint32_t request)
 {
     dragon_fetch_or(&node->memory_requests, request);
-    dragon_eventcount_wake_one(&node->memory_work);
+    dragon_eventcount_wake_one(node->memory_work);
 }
 
 /* ---- channels ---- */

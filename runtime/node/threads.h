@@ -50,8 +50,10 @@ struct dragon_node {
     bool has_channels_thread;
     bool has_watch_thread;
 
-    /* Memory thread: requests are set, then it is woken. */
-    struct dragon_eventcount memory_work;
+    /* Memory thread: requests are set, then it is woken. The head's sleeps on the
+     * pool's own eventcount, so that the pool's growth wakes it, too. */
+    struct dragon_eventcount own_memory_work;
+    struct dragon_eventcount *memory_work;
     _Atomic uint32_t memory_requests;
     _Atomic uint32_t is_prefaulted;
 

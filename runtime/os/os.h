@@ -35,6 +35,9 @@ int dragon_os_file_of(int fd, struct dragon_os_file *file_out);
 
 /* Map the whole file, readable and writable, shared. */
 int dragon_os_map(int fd, uint64_t size_bytes, void **base_out);
+
+/* Private zero memory that is taken from the system page by page as it is used. */
+int dragon_os_reserve(uint64_t size_bytes, void **base_out);
 void dragon_os_unmap(void *base, uint64_t size_bytes);
 
 /* Make sure that the range has memory behind it, so that touching it cannot
@@ -79,6 +82,9 @@ int32_t dragon_os_pid(void);
 /* When the process started, in clock ticks since boot: tells a reused pid from
  * the process that had it before. -ESRCH if there is no such process. */
 int dragon_os_start_time(int32_t pid, uint64_t *ticks_out);
+
+/* False if there is no process of that pid. A zombie is one. */
+bool dragon_os_is_alive(int32_t pid);
 
 int dragon_os_pidfd_open(int32_t pid, int *fd_out);
 

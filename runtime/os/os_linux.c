@@ -115,6 +115,17 @@ int dragon_os_map(int fd, uint64_t size_bytes, void **base_out)
     return 0;
 }
 
+int dragon_os_reserve(uint64_t size_bytes, void **base_out)
+{
+    void *base = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (base == MAP_FAILED)
+        return dragon_error_origin(-errno);
+    *base_out = base;
+    return 0;
+}
+
 void dragon_os_unmap(void *base, uint64_t size_bytes)
 {
     munmap(base, size_bytes);
@@ -284,6 +295,11 @@ int dragon_os_start_time(int32_t pid, uint64_t *ticks_out)
         return dragon_error_origin(-EPROTO);
     *ticks_out = strtoull(at, NULL, 10);
     return 0;
+}
+
+bool dragon_os_is_alive(int32_t pid)
+{
+    return kill(pid, 0) == 0 || errno != ESRCH;
 }
 
 int dragon_os_pidfd_open(int32_t pid, int *fd_out)

@@ -26,7 +26,7 @@
 struct dragon_pool;
 
 #define DRAGON_TABLE_FIRST_SLOTS 16u
-#define DRAGON_TABLE_SEGMENTS 13 /* 131072 slots */
+#define DRAGON_TABLE_SEGMENTS 12 /* 65536 slots */
 
 enum dragon_table_state {
     DRAGON_TABLE_FREE = 0,
@@ -54,7 +54,7 @@ struct dragon_table_shared {
     _Atomic uint32_t n_segments;
     uint32_t reserved0;
     _Atomic uint64_t segments[DRAGON_TABLE_SEGMENTS]; /* offsets in the pool */
-    uint64_t reserved1[4];
+    uint64_t reserved1[5];
     struct dragon_table_slot first[DRAGON_TABLE_FIRST_SLOTS];
 };
 

@@ -94,6 +94,15 @@ static inline void dragon_eventcount_wake_one(struct dragon_eventcount *e)
         dragon_eventcount_wake_some(e, 1);
 }
 
+/* The same for all, where the condition was made true by a read-modify-write of
+ * base/atomic.h: saves a fence. */
+static inline void dragon_eventcount_wake_all_after_change(struct dragon_eventcount *e)
+{
+    dragon_fence_after_change(); /* pairs with the fence of dragon_eventcount_prepare */
+    if (dragon_peek(&e->arrived) != dragon_peek(&e->cleared))
+        dragon_eventcount_wake_some(e, INT32_MAX);
+}
+
 /* Wake all sleepers. Async-signal-safe, never blocks. */
 static inline void dragon_eventcount_wake_all(struct dragon_eventcount *e)
 {

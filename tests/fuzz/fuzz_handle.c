@@ -77,7 +77,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
         data += 1 + sizeof handle;
         size_bytes -= 1 + sizeof handle;
     }
-    if (!pool_is_sane(pool))
+    if (!dragon_pool_check(pool))
         abort();
     return 0;
 }

@@ -1,12 +1,13 @@
-"""Exhaustive search of the protocol of one word a block, decided for the heap (docs/heap.md).
+"""Exhaustive search of the protocol of one word a block: the heap's (docs/heap.md).
 
 Each block has one word, {holder, generation}, outside the memory that blocks use. Every change
 of it is one compare and swap, by whoever: allocation {nobody, g} -> {me, g + 1}, transfer
 {h, g} -> {me, g}, release by anybody {h, g} -> {nobody, g}. Lists of free blocks are private
 guesses. Only returning a chunk and giving it another class happens under the robust lock:
 
-    close: each word {nobody, g} -> {closed, g}, or undo and leave it; then kind = free
-    open:  each word = {nobody, 1 + the largest generation in the chunk}; then kind = class
+    close: each word {nobody, g} -> {closed, g}, or undo and leave it; then the chunk's last
+           generation = the largest of these words and of what it was; then kind = free
+    open:  word i = {nobody, 1 + last + i}; then kind = class
 
 All interleavings of these steps are visited (breadth first, sequentially consistent), with a
 death before any step where the setting says so. The model is one chunk with two words. Class
@@ -38,6 +39,7 @@ MUTATIONS = {
     "free_before_closed": "closing looks whether all words are free but closes none",
     "open_keeps_generations": "opening leaves the generations as they are",
     "open_counts_each_word": "opening raises each generation by itself, not above all",
+    "last_not_noted": "closing does not note the largest generation",
     "no_repair": "who gets the lock of a dead holder does not reopen closed words",
     "sweep_by_store": "the sweeper looks at a holder and then stores the word",
     "slot_reused_early": "a dead process's number is given away before the sweep has ended",
@@ -79,12 +81,16 @@ class Thread(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything: the chunk, the lock (-n: held by the dead n), processes; what was handed out."""
+    """Everything: the chunk, the lock (-n: held by the dead n), processes; what was handed out.
+
+    `last` is the chunk's last generation: it stands in the chunk's line.
+    """
 
     kind: str
     words: tuple[Word, Word]
     lock: int
     threads: tuple[Thread, ...]
+    last: int = 0
     unswept: frozenset[int] = frozenset()
     live: frozenset[Block] = frozenset()
     handles: frozenset[Block] = frozenset()
@@ -273,6 +279,10 @@ def _close(s: State, i: int, mutation: str) -> Iterator[State]:
             yield _with(after, i, at=_after_closing(index), word=Word(0, 0))
     elif t.at.startswith("undo"):
         yield _undo(s, i, int(t.at[-1]))
+    elif t.at == "return":
+        used = [s.words[index].generation for index in WORDS_OF[s.kind].values()]
+        last = s.last if mutation == "last_not_noted" else max(s.last, *used)
+        yield _with(s._replace(last=last), i, at="publish")
     else:
         yield _unlock(s._replace(kind="free"), i)
 
@@ -291,12 +301,11 @@ def _undo(s: State, i: int, index: int) -> State:
 def _open(s: State, i: int, kind: str, mutation: str) -> Iterator[State]:
     t = s.threads[i]
     if t.at == "begin":
-        base = 1 + max(w.generation for w in s.words)
-        after = _with(s, i, at="set 0", word=Word(NOBODY, base))
+        after = _with(s, i, at="set 0")
         yield after if s.kind == "free" else _unlock(s, i)
     elif t.at.startswith("set"):
         index = int(t.at[-1])
-        word = t.word
+        word = Word(NOBODY, 1 + s.last + index)
         if mutation == "open_keeps_generations":
             word = Word(NOBODY, s.words[index].generation)
         elif mutation == "open_counts_each_word":
@@ -474,6 +483,7 @@ BROKEN = {
     "free_before_closed": SETTINGS["the class changes"],
     "open_keeps_generations": SETTINGS["the class changes, two allocate"],
     "open_counts_each_word": SETTINGS["a place is used twice, then the class changes"],
+    "last_not_noted": SETTINGS["a place is used twice, then the class changes"],
     "no_repair": SETTINGS["killed while the class changes"],
     "sweep_by_store": SETTINGS["killed"],
     "slot_reused_early": SETTINGS["a number is used again"],

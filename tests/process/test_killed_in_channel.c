@@ -29,9 +29,9 @@ static void open_channel(void)
 static void close_channel(uint64_t n_blocks_lost)
 {
     cr_assert(dragon_channel_check(channel));
-    cr_assert(pool_is_sane(fixture.pool));
+    cr_assert(dragon_pool_check(fixture.pool));
     cr_assert_leq(channel_fixture_blocks_left(&fixture), n_blocks_lost);
-    cr_assert(pool_is_sane(fixture.pool));
+    cr_assert(dragon_pool_check(fixture.pool));
     dragon_pool_close(fixture.pool);
 }
 

@@ -72,7 +72,7 @@ static void check_survivors(uint64_t n_victims_low, uint64_t n_victims_high)
     uint64_t n_swept;
 
     alloc_and_free_at_once();
-    cr_assert(pool_is_sane(pool));
+    cr_assert(dragon_pool_check(pool));
     n_swept = dragon_pool_sweep(pool, VICTIMS);
     cr_assert_geq(n_swept, n_victims_low);
     cr_assert_leq(n_swept, n_victims_high);
@@ -81,7 +81,7 @@ static void check_survivors(uint64_t n_victims_low, uint64_t n_victims_high)
     for (int i = 0; i < N_MINE; i++)
         cr_assert_eq(dragon_pool_free(pool, &mine[i]), 0);
     cr_assert_eq(n_blocks(), 0);
-    cr_assert(pool_is_sane(pool));
+    cr_assert(dragon_pool_check(pool));
     dragon_pool_close(pool);
 }
 
@@ -100,34 +100,114 @@ static int alloc_and_free_one(void *size_bytes)
     return r == 0 ? dragon_pool_free(pool, &handle) : r;
 }
 
-/* A size whose class has a chunk already, and one that needs a new chunk. */
-static uint64_t sizes[] = {100, 16000};
+/* Of a class that has a common chunk, of one that needs a new chunk, and a run. */
+static uint64_t sizes[] = {100, 30000, 100000};
+#define N_SIZES 3
 
-Test(killed_in_heap, before_the_holder_is_stored_there_is_no_block)
+static int alloc_many(void *size_bytes)
 {
-    for (int i = 0; i < 2; i++) {
+    struct dragon_handle handle;
+    int r = 0;
+
+    /* Enough for the thread to lease a chunk. */
+    for (int i = 0; i < 10 && r == 0; i++)
+        r = dragon_pool_alloc(pool, *(uint64_t *)size_bytes, VICTIMS, &handle);
+    return r;
+}
+
+/* Chunks of small blocks become a run: they are closed. */
+static int alloc_free_and_fill(void *unused)
+{
+    struct dragon_handle handles[100];
+
+    (void)unused;
+    for (int i = 0; i < 40; i++)
+        if (dragon_pool_alloc(pool, 30000, VICTIMS, &handles[i]) != 0)
+            return 1;
+    for (int i = 0; i < 40; i++)
+        if (dragon_pool_free(pool, &handles[i]) != 0)
+            return 1;
+    return dragon_pool_alloc(pool, 40 * DRAGON_HEAP_CHUNK_BYTES, VICTIMS, &handles[0]);
+}
+
+static int trim(void *unused)
+{
+    (void)unused;
+    if (alloc_free_and_fill(NULL) != 0 || dragon_pool_sweep(pool, VICTIMS) == 0)
+        return 1;
+    return dragon_pool_trim(pool, 0) > 0 ? 0 : 1;
+}
+
+Test(killed_in_heap, before_the_swap_there_is_no_block)
+{
+    for (int i = 0; i < N_SIZES; i++) {
         open_pool();
-        cr_assert(child_dies_at("heap-before-holder-store", alloc_one, &sizes[i]));
+        cr_assert(child_dies_at("heap-before-take", alloc_one, &sizes[i]));
         check_survivors(N_MINE, N_MINE);
     }
 }
 
-Test(killed_in_heap, after_the_holder_is_stored_there_is_a_block)
+Test(killed_in_heap, after_the_swap_there_is_a_block)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < N_SIZES; i++) {
         open_pool();
-        cr_assert(child_dies_at("heap-after-holder-store", alloc_one, &sizes[i]));
+        cr_assert(child_dies_at("heap-after-take", alloc_one, &sizes[i]));
         check_survivors(N_MINE + 1, N_MINE + 1);
     }
 }
 
-Test(killed_in_heap, after_the_holder_is_cleared_the_block_is_free)
+Test(killed_in_heap, a_chunk_that_was_being_opened_is_free)
+{
+    const char *points[] = {"heap-opening", "heap-opened"};
+
+    for (int i = 0; i < 2; i++) {
+        open_pool();
+        cr_assert(child_dies_at(points[i], alloc_one, &sizes[1]));
+        check_survivors(N_MINE, N_MINE);
+    }
+}
+
+Test(killed_in_heap, a_run_that_was_being_made_is_free)
+{
+    open_pool();
+    cr_assert(child_dies_at("heap-run-made", alloc_one, &sizes[2]));
+    check_survivors(N_MINE, N_MINE);
+}
+
+Test(killed_in_heap, the_lease_of_a_dead_process_costs_nobody_a_block)
 {
     for (int i = 0; i < 2; i++) {
         open_pool();
-        cr_assert(child_dies_at("heap-after-holder-clear", alloc_and_free_one, &sizes[i]));
+        cr_assert(child_dies_at("heap-leased", alloc_many, &sizes[i]));
+        check_survivors(N_MINE + 8, N_MINE + 8);
+    }
+}
+
+Test(killed_in_heap, after_the_release_the_block_is_free)
+{
+    for (int i = 0; i < N_SIZES; i++) {
+        open_pool();
+        cr_assert(child_dies_at("heap-after-release", alloc_and_free_one, &sizes[i]));
         check_survivors(N_MINE, N_MINE);
     }
+}
+
+Test(killed_in_heap, chunks_that_were_being_closed_are_whole_again_or_free)
+{
+    const char *points[] = {"heap-closing", "heap-closed", "heap-freeing-chunks"};
+
+    for (int i = 0; i < 3; i++) {
+        open_pool();
+        cr_assert(child_dies_at(points[i], alloc_free_and_fill, NULL));
+        check_survivors(N_MINE, N_MINE + 40);
+    }
+}
+
+Test(killed_in_heap, memory_that_was_being_given_back_comes_again)
+{
+    open_pool();
+    cr_assert(child_dies_at("heap-trimming", trim, NULL));
+    check_survivors(0, 0);
 }
 
 static int sweep(void *argument)
@@ -140,7 +220,7 @@ static int sweep(void *argument)
 Test(killed_in_heap, a_sweep_that_was_cut_short_can_be_done_again)
 {
     open_pool();
-    cr_assert(child_dies_at("heap-after-holder-clear", sweep, NULL));
+    cr_assert(child_dies_at("heap-sweeping", sweep, NULL));
     check_survivors(N_MINE - 1, N_MINE - 1);
 }
 
@@ -148,8 +228,8 @@ Test(killed_in_heap, many_deaths_in_a_row_leave_a_whole_heap)
 {
     open_pool();
     for (int i = 0; i < 20; i++) {
-        cr_assert(child_dies_at("heap-after-holder-store", alloc_one, &sizes[i % 2]));
-        cr_assert(child_dies_at("heap-before-holder-store", alloc_one, &sizes[i % 2]));
+        cr_assert(child_dies_at("heap-after-take", alloc_one, &sizes[i % 2]));
+        cr_assert(child_dies_at("heap-before-take", alloc_one, &sizes[i % 2]));
     }
     check_survivors(N_MINE + 20, N_MINE + 20);
 }
@@ -161,11 +241,11 @@ Test(killed_in_heap, a_block_of_a_dead_allocation_gets_no_name_that_was_used)
     open_pool();
     cr_assert_eq(dragon_pool_alloc(pool, 100, MINE, &before), 0);
     cr_assert_eq(dragon_pool_free(pool, &before), 0);
-    cr_assert(child_dies_at("heap-before-holder-store", alloc_one, &sizes[0]));
+    cr_assert(child_dies_at("heap-after-take", alloc_one, &sizes[0]));
+    dragon_pool_sweep(pool, VICTIMS);
     for (int i = 0; i < 1000; i++) {
         cr_assert_eq(dragon_pool_alloc(pool, 100, MINE, &after), 0);
         cr_assert_not(dragon_handle_is_same(&before, &after));
-        cr_assert_gt(after.generation, before.generation + 1);
     }
 }
 
@@ -182,8 +262,7 @@ static int forget_and_die(void *argument)
         return 1;
     header->n_used = 1;
     header->scan_from = header->n_committed;
-    header->used_bytes = 12345;
-    header->n_blocks = 12345;
+    header->n_backed = 12345;
     memset(header->partial, 0, sizeof header->partial);
     memset(header->cached_runs, 0, sizeof header->cached_runs);
     /* The rest of a run whose first chunk was not marked any more. */
@@ -192,12 +271,43 @@ static int forget_and_die(void *argument)
     return 2;
 }
 
-Test(killed_in_heap, lists_and_counters_are_rebuilt_from_holders_and_kinds)
+Test(killed_in_heap, lists_and_counters_are_rebuilt_from_words_and_kinds)
 {
     open_pool();
     cr_assert_eq(dragon_pool_prefault(pool, SIZE_BYTES), 0);
     cr_assert_eq(child_result(child_start(forget_and_die, NULL)), 256 + SIGKILL);
     check_survivors(N_MINE, N_MINE);
+}
+
+/* ---- a counted pool ---- */
+
+static void open_counted_pool(void)
+{
+    struct dragon_pool_options options = {
+        .size_bytes = SIZE_BYTES, .node = 7, .number = 1, .max_blocks = 3};
+
+    cr_assert_eq(dragon_pool_make_managed(&options, &pool), 0);
+}
+
+Test(killed_in_heap, the_number_of_blocks_is_right_after_each_death)
+{
+    const char *points[] = {"heap-before-take", "heap-after-take", "heap-after-release"};
+    uint64_t n_left[] = {0, 1, 0};
+    struct dragon_handle handle;
+
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < N_SIZES; k++) {
+            open_counted_pool();
+            cr_assert(child_dies_at(points[i], alloc_and_free_one, &sizes[k]));
+            for (uint64_t n = n_left[i]; n < 3; n++)
+                cr_assert_eq(dragon_pool_alloc(pool, 100, MINE, &handle), 0);
+            cr_assert_eq(dragon_pool_alloc(pool, 100, MINE, &handle), DRAGON_POOL_FULL);
+            cr_assert_eq(dragon_pool_sweep(pool, VICTIMS), n_left[i]);
+            cr_assert_eq(n_blocks(), 3 - n_left[i]);
+            cr_assert(dragon_pool_check(pool));
+            dragon_pool_close(pool);
+        }
+    }
 }
 
 /* ---- somebody waits for room ---- */
@@ -237,7 +347,7 @@ static void wait_while_a_free_dies_at(const char *point)
     cr_assert(child_dies_at(point, free_everything, NULL));
     cr_assert_eq(child_result(waiter), 0);
     cr_assert_eq(n_blocks(), 1);
-    cr_assert(pool_is_sane(pool));
+    cr_assert(dragon_pool_check(pool));
 }
 
 Test(killed_in_heap, who_waits_for_room_finds_it_though_nobody_wakes)

@@ -127,13 +127,13 @@ static void run_round(struct seed *seed)
     }
     for (int i = 0; i < N_THREADS; i++)
         pthread_join(threads[i], NULL);
-    require(pool_is_sane(pool));
+    require(dragon_pool_check(pool));
     for (int i = 0; i < N_THREADS; i++)
         require(dragon_pool_sweep(pool, workers[i].holder) == count_own(&workers[i]));
     dragon_pool_sweep(pool, DRAGON_HOLDER_SHARED);
     dragon_pool_statistics(pool, &statistics);
     require(statistics.n_blocks == 0 && statistics.free_bytes == POOL_BYTES);
-    require(pool_is_sane(pool));
+    require(dragon_pool_check(pool));
     dragon_pool_close(pool);
 }
 

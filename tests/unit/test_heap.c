@@ -1,5 +1,5 @@
 #include "memory/heap.h"
-#include "support/heap_walk.h"
+#include "memory/heap_place.h"
 #include "support/seed.h"
 
 #include <criterion/criterion.h>
@@ -9,7 +9,7 @@
 
 #define CHUNK DRAGON_HEAP_CHUNK_BYTES
 #define N_CHUNKS 64
-#define LARGEST_SMALL_BLOCK 16384
+#define LARGEST_SMALL_BLOCK DRAGON_HEAP_LARGEST_SMALL
 #define HOLDER DRAGON_HOLDER_FIRST_SLOT
 #define OTHER_HOLDER (DRAGON_HOLDER_FIRST_SLOT + 1)
 
@@ -36,6 +36,7 @@ static void open_heap(void)
 
 static void close_heap(void)
 {
+    dragon_heap_close(&heap);
     dragon_segment_close(&segment);
 }
 
@@ -84,29 +85,31 @@ static bool is_filled(const struct block *block)
     return true;
 }
 
+static struct dragon_heap_usage usage(void)
+{
+    struct dragon_heap_usage usage;
+
+    dragon_heap_usage(&heap, &usage);
+    return usage;
+}
+
 static uint64_t n_blocks(void)
 {
-    uint64_t used_bytes, n;
-
-    dragon_heap_usage(&heap, &used_bytes, &n);
-    return n;
+    return usage().n_blocks;
 }
 
 static uint64_t used_bytes(void)
 {
-    uint64_t used, n;
-
-    dragon_heap_usage(&heap, &used, &n);
-    return used;
+    return usage().used_bytes;
 }
 
 static bool is_sane(void)
 {
-    return dragon_heap_check(&heap) && heap_caches_are_sane(&heap);
+    return dragon_heap_check(&heap);
 }
 
 /* What a block occupies, by the rule: multiples of 64 up to 512, then four
- * steps a doubling up to 16 KiB, then whole chunks. */
+ * steps a doubling up to 32 KiB, then whole chunks. */
 static uint64_t occupied_bytes(uint64_t size_bytes)
 {
     uint64_t step = 64;
@@ -125,9 +128,10 @@ Test(heap, segment_size_leaves_room_for_as_many_chunks_as_asked)
     for (uint64_t n = 1; n < 3000; n += 7) {
         struct dragon_segment s = {.size_bytes = dragon_heap_segment_bytes(n * CHUNK, CHUNK)};
 
-        /* Header, a line of 64 bytes a chunk, and the chunks, to whole chunks. */
-        cr_assert_geq(s.size_bytes, 4096 + n * 64 + n * CHUNK);
-        cr_assert_lt(s.size_bytes, 4096 + n * 64 + n * CHUNK + 2 * CHUNK);
+        /* Header, a line of 64 bytes a chunk to whole pages, an eighth of a chunk for words,
+         * and the chunks, to whole chunks. */
+        cr_assert_geq(s.size_bytes, 4096 + n * 64 + n * CHUNK / 8 + n * CHUNK);
+        cr_assert_lt(s.size_bytes, 4096 + n * 64 + n * CHUNK / 8 + n * CHUNK + 2 * CHUNK);
     }
 }
 
@@ -245,7 +249,7 @@ Test(heap, an_offset_that_is_no_block_is_refused)
         small.offset + 1,
         small.offset + 64,
         small.offset + 255,
-        small.offset / CHUNK * CHUNK, /* the tags at the start of its chunk */
+        (uint64_t)(heap.words - segment.base), /* the word of the first block */
         run.offset + 1,
         run.offset + 64,
         run.offset + CHUNK, /* the second chunk of the run */
@@ -298,10 +302,17 @@ Test(heap, a_freed_block_is_refused_also_when_its_place_is_used_again)
 
 Test(heap, generation_zero_means_no_block_and_is_never_given_out)
 {
-    heap.header->last_generation = UINT32_MAX - 2;
-    for (int i = 0; i < 3; i++) {
-        cr_assert_neq(alloc(64, HOLDER).generation, 0);
-        cr_assert_neq(alloc(CHUNK, HOLDER).generation, 0);
+    uint64_t sizes[] = {64, CHUNK};
+
+    for (int i = 0; i < 2; i++) {
+        struct block block = alloc(sizes[i], HOLDER);
+        struct dragon_heap_place place;
+
+        release(&block);
+        cr_assert_eq(dragon_heap_locate(&heap, block.offset, &place), 0);
+        dragon_poke(place.word, dragon_heap_word_of(DRAGON_HOLDER_NONE, 0, UINT32_MAX));
+        cr_assert_eq(alloc(sizes[i], HOLDER).offset, block.offset);
+        cr_assert_eq(dragon_heap_word_generation(dragon_peek(place.word)), 1);
     }
 }
 
@@ -309,8 +320,12 @@ Test(heap, generation_zero_means_no_block_and_is_never_given_out)
 
 Test(heap, the_block_freed_last_is_used_first)
 {
-    struct block a = alloc(500, HOLDER), b = alloc(500, HOLDER);
+    struct block a, b;
 
+    for (int i = 0; i < 8; i++) /* from then on the thread leases a chunk */
+        alloc(500, HOLDER);
+    a = alloc(500, HOLDER);
+    b = alloc(500, HOLDER);
     release(&a);
     release(&b);
     cr_assert_eq(alloc(500, HOLDER).offset, b.offset);
@@ -354,14 +369,13 @@ Test(heap, short_runs_become_a_long_one_again)
 
 Test(heap, chunks_of_small_blocks_become_a_long_run_again)
 {
-    static struct block blocks[N_CHUNKS * 3];
+    static struct block blocks[N_CHUNKS * 2];
 
-    /* Three blocks of 16 KiB a chunk; one empty chunk of a class is kept. */
-    for (int i = 0; i < N_CHUNKS * 3; i++)
+    for (int i = 0; i < N_CHUNKS * 2; i++)
         blocks[i] = alloc(LARGEST_SMALL_BLOCK, HOLDER);
-    for (int i = 0; i < N_CHUNKS * 3; i++)
+    for (int i = 0; i < N_CHUNKS * 2; i++)
         release(&blocks[i]);
-    cr_assert_eq(try_alloc((N_CHUNKS - 2) / 2 * CHUNK), 0);
+    cr_assert_eq(try_alloc(N_CHUNKS * CHUNK), 0);
     cr_assert(is_sane());
 }
 
@@ -391,8 +405,7 @@ Test(heap, small_blocks_fill_it_to_the_last_chunk)
 
     while (try_alloc(LARGEST_SMALL_BLOCK) == 0)
         n++;
-    /* 64 KiB hold three of 16 KiB and their tags. */
-    cr_assert_eq(n, 3 * N_CHUNKS);
+    cr_assert_eq(n, 2 * N_CHUNKS); /* 64 KiB hold two of 32 KiB */
     cr_assert_eq(try_alloc(LARGEST_SMALL_BLOCK), DRAGON_POOL_FULL);
     cr_assert_eq(try_alloc(64), DRAGON_POOL_FULL);
     cr_assert(is_sane());
@@ -440,7 +453,7 @@ Test(heap, memory_that_the_system_refuses_is_an_error_and_changes_nothing)
 
     fill(&kept, 3);
     refuse_memory();
-    cr_assert_lt(try_alloc(CHUNK), 0);
+    cr_assert_lt(try_alloc(2 * CHUNK), 0);
     cr_assert_lt(try_alloc(300), 0);
     cr_assert_eq(try_alloc(64), 0, "its chunk has memory");
     cr_assert_eq(n_blocks(), 2);
@@ -457,7 +470,7 @@ Test(heap, memory_of_freed_runs_serves_when_the_system_refuses_more)
     for (int i = 0; i < 4; i++)
         release(&runs[i]);
     refuse_memory();
-    cr_assert_eq(try_alloc(64), 0);
+    cr_assert_eq(try_alloc(200), 0);
     cr_assert_eq(try_alloc(3 * CHUNK), 0);
     cr_assert(is_sane());
 }
@@ -465,11 +478,11 @@ Test(heap, memory_of_freed_runs_serves_when_the_system_refuses_more)
 Test(heap, commit_brings_memory_once_and_not_beyond_the_end)
 {
     cr_assert_eq(dragon_heap_commit(&heap, 10), 0);
-    cr_assert_eq(heap.header->n_committed, 10);
+    cr_assert_eq(heap.header->n_backed, 10);
     cr_assert_eq(dragon_heap_commit(&heap, 5), 0);
-    cr_assert_eq(heap.header->n_committed, 10);
+    cr_assert_eq(heap.header->n_backed, 10);
     cr_assert_eq(dragon_heap_commit(&heap, UINT32_MAX), 0);
-    cr_assert_eq(heap.header->n_committed, N_CHUNKS);
+    cr_assert_eq(heap.header->n_backed, N_CHUNKS);
     cr_assert(is_sane());
 }
 
@@ -482,11 +495,11 @@ Test(heap, sweep_frees_all_blocks_of_a_holder_and_no_other)
 
     for (uint64_t i = 0; i < 6 * n_sizes; i++)
         alloc(sizes[i % n_sizes] / (i % 3 + 1) + 1, i % 2 ? HOLDER : OTHER_HOLDER);
-    cr_assert_eq(dragon_heap_sweep(&heap, HOLDER), 3 * n_sizes);
+    cr_assert_eq(dragon_heap_sweep(&heap, HOLDER, NULL, NULL), 3 * n_sizes);
     cr_assert_eq(n_blocks(), 3 * n_sizes);
-    cr_assert_eq(dragon_heap_sweep(&heap, HOLDER), 0);
+    cr_assert_eq(dragon_heap_sweep(&heap, HOLDER, NULL, NULL), 0);
     cr_assert(is_sane());
-    cr_assert_eq(dragon_heap_sweep(&heap, OTHER_HOLDER), 3 * n_sizes);
+    cr_assert_eq(dragon_heap_sweep(&heap, OTHER_HOLDER, NULL, NULL), 3 * n_sizes);
     cr_assert_eq(used_bytes(), 0);
     cr_assert(is_sane());
 }
@@ -507,8 +520,8 @@ Test(heap, a_block_is_swept_with_its_new_holder)
 
     hold(&small, OTHER_HOLDER);
     hold(&run, OTHER_HOLDER);
-    cr_assert_eq(dragon_heap_sweep(&heap, HOLDER), 0);
-    cr_assert_eq(dragon_heap_sweep(&heap, OTHER_HOLDER), 2);
+    cr_assert_eq(dragon_heap_sweep(&heap, HOLDER, NULL, NULL), 0);
+    cr_assert_eq(dragon_heap_sweep(&heap, OTHER_HOLDER, NULL, NULL), 2);
 }
 
 Test(heap, holding_what_is_no_live_block_changes_nothing)
@@ -538,6 +551,7 @@ Test(heap, another_view_of_it_sees_the_same_blocks)
     cr_assert_eq(size_bytes, 1000);
     cr_assert_eq(dragon_heap_free(&other, block.offset, block.generation), 0);
     cr_assert_eq(n_blocks(), 0);
+    dragon_heap_close(&other);
 }
 
 static void refuse_header(void *field, size_t size_bytes)
@@ -557,6 +571,7 @@ static void refuse_header(void *field, size_t size_bytes)
     cr_assert_eq(dragon_heap_open(&other, &segment), -EBADMSG);
     memcpy(field, kept, size_bytes);
     cr_assert_eq(dragon_heap_open(&other, &segment), 0);
+    dragon_heap_close(&other);
 }
 
 Test(heap, a_header_that_was_written_over_is_refused)
@@ -587,9 +602,11 @@ Test(heap, a_chunk_line_that_was_written_over_names_no_place_outside)
     struct dragon_heap_chunk *of_small = &heap.chunks[0], *of_run = &heap.chunks[1];
     uint64_t size_bytes;
 
-    of_small->size_class = UINT32_MAX;
+    of_small->kind = dragon_heap_kind_small(heap.n_classes);
     cr_assert_eq(dragon_heap_resolve(&heap, small.offset, small.generation, &size_bytes), -EBADMSG);
-    of_small->size_class = 0;
+    of_small->kind = UINT32_MAX;
+    cr_assert_eq(dragon_heap_resolve(&heap, small.offset, small.generation, &size_bytes), -EBADMSG);
+    of_small->kind = dragon_heap_kind_small(0);
     of_run->size_bytes = N_CHUNKS * CHUNK;
     cr_assert_eq(dragon_heap_resolve(&heap, run.offset, run.generation, &size_bytes), -EBADMSG);
     of_run->size_bytes = 3 * CHUNK;
@@ -666,7 +683,7 @@ static void step_sweep(struct model *model, struct seed *seed)
         model_remove(model, i);
         n_expected++;
     }
-    cr_assert_eq(dragon_heap_sweep(&heap, holder), n_expected);
+    cr_assert_eq(dragon_heap_sweep(&heap, holder, NULL, NULL), n_expected);
 }
 
 static void step(struct model *model, struct seed *seed)
@@ -732,17 +749,17 @@ Test(heap, of_32_kib_has_short_chunks_and_holds_blocks_of_eight_sizes)
     cr_assert(is_sane());
 }
 
-Test(heap, with_short_chunks_gives_runs_of_4_kib_from_1025_bytes_on)
+Test(heap, with_short_chunks_gives_runs_of_4_kib_from_2049_bytes_on)
 {
     open_short_heap(8);
-    alloc(1024, HOLDER);
-    cr_assert_eq(used_bytes(), 1024);
-    alloc(1025, HOLDER);
-    cr_assert_eq(used_bytes(), 1024 + SHORT);
+    alloc(2048, HOLDER);
+    cr_assert_eq(used_bytes(), 2048);
+    alloc(2049, HOLDER);
+    cr_assert_eq(used_bytes(), 2048 + SHORT);
     alloc(6 * SHORT, HOLDER);
-    cr_assert_eq(used_bytes(), 1024 + 7 * SHORT);
-    cr_assert_eq(try_alloc(1024), 0);
-    cr_assert_eq(try_alloc(1025), DRAGON_POOL_FULL);
+    cr_assert_eq(used_bytes(), 2048 + 7 * SHORT);
+    cr_assert_eq(try_alloc(2048), 0);
+    cr_assert_eq(try_alloc(2049), DRAGON_POOL_FULL);
     cr_assert(is_sane());
 }
 
@@ -760,6 +777,7 @@ Test(heap, with_short_chunks_is_opened_as_it_was_made)
     cr_assert_eq(other.n_chunks, 8);
     cr_assert_eq(dragon_heap_resolve(&other, block.offset, block.generation, &size_bytes), 0);
     cr_assert_eq(size_bytes, 5000);
+    dragon_heap_close(&other);
 }
 
 static void open_heap_of_min(uint64_t min_block_bytes)

@@ -45,6 +45,35 @@ static bool is_there(void *word)
     return atomic_load((_Atomic int *)word) != 0;
 }
 
+/* ---- memory ---- */
+
+static bool is_back_at_the_mark(void *pool)
+{
+    /* The mark, and the chunk of the block that is kept. */
+    return dragon_pool_committed_bytes(pool) <= DRAGON_POOL_HIGH_WATER_BYTES + 65536;
+}
+
+Test(node, memory_that_nobody_uses_any_more_is_given_back)
+{
+    struct dragon_node_options options = {
+        .attach_fd = -1, .start_threads = true, .idle_ns = 20 * 1000 * 1000};
+    struct dragon_pool *pool = dragon_node_pool(open_node(&options));
+    struct dragon_handle large, kept;
+
+    cr_assert_eq(dragon_pool_alloc(pool, 100, DRAGON_HOLDER_SHARED, &kept), 0);
+    /* Twice, since the thread must notice that the pool grows again. */
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(
+            dragon_pool_alloc(pool, 3 * DRAGON_POOL_HIGH_WATER_BYTES, DRAGON_HOLDER_SHARED, &large),
+            0);
+        cr_assert_gt(dragon_pool_committed_bytes(pool), DRAGON_POOL_HIGH_WATER_BYTES);
+        cr_assert_eq(dragon_pool_free(pool, &large), 0);
+        cr_assert(becomes_true(is_back_at_the_mark, pool));
+    }
+    cr_assert_eq(dragon_pool_free(pool, &kept), 0);
+    cr_assert(dragon_pool_check(pool));
+}
+
 /* ---- opening ---- */
 
 Test(node, the_first_process_is_the_head)

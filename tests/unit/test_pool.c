@@ -224,7 +224,6 @@ Test(pool, handles_name_the_node_the_pool_and_the_block)
     cr_assert_eq(a.node, NODE);
     cr_assert_eq(a.pool, NUMBER);
     cr_assert_neq(a.offset, b.offset);
-    cr_assert_neq(a.generation, b.generation);
     cr_assert(dragon_handle_is_same(&a, &a));
     cr_assert_not(dragon_handle_is_same(&a, &b));
 }
@@ -337,6 +336,72 @@ Test(pool, statistics_follow_blocks_exactly)
     cr_assert_eq(dragon_pool_free(pool, &large), 0);
     cr_assert_eq(statistics_of(pool).free_bytes, SIZE_BYTES);
     cr_assert_eq(statistics_of(pool).n_blocks, 0);
+}
+
+Test(pool, a_counted_one_knows_the_most_blocks_that_there_were)
+{
+    struct dragon_pool_options options = {.size_bytes = MIB, .node = NODE, .is_counted = true};
+    struct dragon_handle handles[5];
+    struct dragon_pool *counted;
+
+    cr_assert_eq(dragon_pool_make_managed(&options, &counted), 0);
+    for (int i = 0; i < 5; i++)
+        cr_assert_eq(dragon_pool_alloc(counted, 1 + (uint64_t)i * 9000, HOLDER, &handles[i]), 0);
+    for (int i = 0; i < 5; i++)
+        cr_assert_eq(dragon_pool_free(counted, &handles[i]), 0);
+    cr_assert_eq(dragon_pool_alloc(counted, 1, HOLDER, &handles[0]), 0);
+    cr_assert_eq(statistics_of(counted).n_blocks, 1);
+    cr_assert_eq(statistics_of(counted).most_blocks, 5);
+    cr_assert(dragon_pool_check(counted));
+    dragon_pool_close(counted);
+}
+
+Test(pool, a_walk_sees_each_live_block_once)
+{
+    struct dragon_handle handles[300], found;
+    uint64_t offset = 0, size_bytes, n_seen = 0;
+    bool seen[300] = {0};
+    uint32_t holder;
+
+    for (uint64_t i = 0; i < 300; i++)
+        handles[i] = alloc(1 + i * 37, HOLDER + (uint32_t)i % 3);
+    for (int i = 0; i < 300; i += 2)
+        cr_assert_eq(dragon_pool_free(pool, &handles[i]), 0);
+    while (dragon_pool_next(pool, &offset, &found, &size_bytes, &holder)) {
+        uint64_t i = (size_bytes - 1) / 37;
+
+        cr_assert(i < 300 && i % 2 == 1 && !seen[i]);
+        cr_assert(dragon_handle_is_same(&found, &handles[i]));
+        cr_assert_eq(holder, HOLDER + i % 3);
+        seen[i] = true;
+        n_seen++;
+    }
+    cr_assert_eq(n_seen, 150);
+}
+
+static bool has_odd_number(void *handles, uint64_t offset, uint32_t generation)
+{
+    for (int i = 0; i < 10; i++) {
+        const struct dragon_handle *handle = &((struct dragon_handle *)handles)[i];
+
+        if (handle->offset == offset && handle->generation == generation)
+            return i % 2;
+    }
+    return false;
+}
+
+Test(pool, a_sweep_with_exceptions_hands_them_to_the_channels)
+{
+    struct dragon_handle handles[10];
+    uint32_t before = 0;
+
+    for (uint64_t i = 0; i < 10; i++)
+        handles[i] = alloc(1 + i * 9000, HOLDER);
+    cr_assert_eq(dragon_pool_sweep_except(pool, HOLDER, has_odd_number, handles), 5);
+    for (int i = 0; i < 10; i++) {
+        cr_assert_eq(dragon_pool_hold(pool, &handles[i], HOLDER, &before), i % 2 ? 0 : -EBADMSG);
+        cr_assert(i % 2 == 0 || before == DRAGON_HOLDER_CHANNEL);
+    }
 }
 
 Test(pool, sweep_frees_what_a_holder_has)
