@@ -27,12 +27,15 @@
 #define MAX_BATCHES 65536
 #define NODE 1
 #define POOL_NUMBER 1
-#define POOL_BYTES (UINT64_C(512) << 20)
+#define POOL_BYTES (UINT64_C(1) << 30)
 #define DEPTH 4      /* messages on the way, where they carry a payload */
 #define FAN_DEPTH 64 /* and where they are 8 bytes */
 #define MAX_FAN 4
 #define LOOKS_BEFORE_YIELD 2000
 #define N_HELD 64 /* blocks that live at a time in alloc_many */
+#define N_REMOTE UINT64_C(100000)
+#define REMOTE_ROUNDS 5
+#define N_DEAD UINT64_C(1000000)
 #define LARGEST_BYTES (UINT64_C(8) << 20)
 
 enum { KIND_DATA = 1, KIND_END };
@@ -160,14 +163,19 @@ static int compare_durations(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
+static double median(int64_t *durations, size_t n)
+{
+    qsort(durations, n, sizeof durations[0], compare_durations);
+    return (double)durations[n / 2];
+}
+
 /* ns a call in the median batch: what else runs on the machine does not count. */
 static double ns_a_call(void (*round)(void *), void *argument, uint64_t batch)
 {
     static int64_t durations[MAX_BATCHES];
     size_t n = run_batches(round, argument, batch, durations);
 
-    qsort(durations, n, sizeof durations[0], compare_durations);
-    return (double)durations[n / 2] / (double)batch;
+    return median(durations, n) / (double)batch;
 }
 
 /* ns a call over all batches: for streams, whose calls are short until the channel is full and
@@ -622,6 +630,67 @@ static double probe_alloc_many(uint64_t size_bytes)
     return ns_a_call(malloc_round_of_many, &size_bytes, 100) / N_HELD;
 }
 
+/* ---- blocks of another process, blocks of a dead one ---- */
+
+static struct dragon_handle *held; /* shared */
+
+static void alloc_held(uint64_t n, uint64_t size_bytes)
+{
+    for (uint64_t i = 0; i < n; i++)
+        must_channel(dragon_pool_alloc(pool, size_bytes, DRAGON_HOLDER_FIRST_SLOT, &held[i]),
+                     "alloc");
+}
+
+static void free_held(void *argument)
+{
+    int64_t start_ns = dragon_now_ns();
+
+    (void)argument;
+    for (uint64_t i = 0; i < N_REMOTE; i++)
+        must_channel(dragon_pool_free(pool, &held[i]), "free");
+    atomic_store(&shared->ping, (uint64_t)(dragon_now_ns() - start_ns));
+}
+
+/* The median of some rounds: blocks are made here and freed in a child. */
+static double measure_free_remote(uint64_t size_bytes)
+{
+    int64_t durations[REMOTE_ROUNDS];
+
+    pin(0);
+    held = map_shared(N_REMOTE * sizeof *held);
+    for (int i = 0; i < REMOTE_ROUNDS; i++) {
+        alloc_held(N_REMOTE, size_bytes);
+        start(free_held, NULL, 1);
+        wait_for_children();
+        durations[i] = (int64_t)atomic_load(&shared->ping);
+    }
+    return median(durations, REMOTE_ROUNDS) / (double)N_REMOTE;
+}
+
+static void alloc_and_die(void *size_bytes)
+{
+    struct dragon_handle block;
+
+    for (uint64_t i = 0; i < N_DEAD; i++)
+        must_channel(
+            dragon_pool_alloc(pool, *(uint64_t *)size_bytes, DRAGON_HOLDER_FIRST_SLOT, &block),
+            "alloc");
+    raise(SIGKILL);
+}
+
+static double measure_recover(uint64_t size_bytes)
+{
+    int64_t start_ns;
+    int status;
+
+    pin(0);
+    start(alloc_and_die, &size_bytes, 1);
+    must(wait(&status) > 0 && WIFSIGNALED(status), "the child that dies");
+    start_ns = dragon_now_ns();
+    must(dragon_pool_sweep(pool, DRAGON_HOLDER_FIRST_SLOT) == N_DEAD, "dragon_pool_sweep");
+    return (double)(dragon_now_ns() - start_ns);
+}
+
 /* ---- choose ---- */
 
 struct measurement {
@@ -644,6 +713,8 @@ static const struct measurement measurements[] = {
     {"alloc_probe", probe_alloc},
     {"alloc_many", measure_alloc_many},
     {"alloc_many_probe", probe_alloc_many},
+    {"free_remote", measure_free_remote},
+    {"recover", measure_recover},
 };
 
 static const struct measurement *find(const char *name)

@@ -14,7 +14,9 @@ BUILD = Path(os.environ.get("DRAGON_EXE", REPO / "build" / "dragon")).absolute()
 PROGRAM = BUILD / "bench" / "bench_core"
 
 
-@pytest.mark.parametrize(("only", "n_lines"), [("local", 2), ("fan", 4), ("transfer", 6)])
+@pytest.mark.parametrize(
+    ("only", "n_lines"), [("local", 2), ("fan", 4), ("transfer", 6), ("recover", 2)]
+)
 def test_every_line_of_the_table_is_there(only: str, n_lines: int) -> None:
     if not PROGRAM.exists():
         pytest.skip(f"{PROGRAM} does not exist")
