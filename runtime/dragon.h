@@ -53,4 +53,5 @@
 #include "sync/barrier.h"
 #include "sync/condition.h"
 #include "sync/event.h"
+#include "sync/lock.h"
 #include "sync/semaphore.h"

@@ -79,6 +79,12 @@ void dragon_os_yield(void);
 
 int32_t dragon_os_pid(void);
 
+/* The calling thread, by the number the kernel knows it by. */
+int32_t dragon_os_thread_id(void);
+
+/* True if a thread of this process has that number. */
+bool dragon_os_thread_exists(int32_t thread_id);
+
 /* When the process started, in clock ticks since boot: tells a reused pid from
  * the process that had it before. -ESRCH if there is no such process. */
 int dragon_os_start_time(int32_t pid, uint64_t *ticks_out);

@@ -270,6 +270,16 @@ int32_t dragon_os_pid(void)
     return getpid();
 }
 
+int32_t dragon_os_thread_id(void)
+{
+    return (int32_t)syscall(SYS_gettid);
+}
+
+bool dragon_os_thread_exists(int32_t thread_id)
+{
+    return syscall(SYS_tgkill, getpid(), thread_id, 0) == 0;
+}
+
 /* Field 22 of /proc/PID/stat; field 2 is the program's name in parentheses and
  * may itself hold spaces and parentheses, so counting starts at the last ')'. */
 int dragon_os_start_time(int32_t pid, uint64_t *ticks_out)

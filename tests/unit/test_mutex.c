@@ -2,7 +2,9 @@
 #include "wait/mutex.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdatomic.h>
+#include <string.h>
 
 TestSuite(mutex, .timeout = 60);
 
@@ -90,4 +92,40 @@ Test(mutex, only_one_process_at_a_time_is_inside)
     cr_assert_eq(child_result(a), 0);
     cr_assert_eq(child_result(b), 0);
     cr_assert_eq(count->n, 40000);
+}
+
+/* ---- checked ones ---- */
+
+static int unlock_checked(void *mutex)
+{
+    return -dragon_mutex_unlock_checked(mutex);
+}
+
+Test(mutex, a_checked_one_knows_its_holder)
+{
+    struct dragon_mutex *mutex = shared_page(4096);
+
+    cr_assert_eq(dragon_mutex_init_checked(mutex), 0);
+    cr_assert_eq(dragon_mutex_unlock_checked(mutex), -EPERM);
+    cr_assert_eq(dragon_mutex_holder(mutex), 0);
+    cr_assert_eq(dragon_mutex_lock(mutex), 0);
+    cr_assert_eq(dragon_mutex_holder(mutex), getpid());
+    cr_assert_eq(dragon_mutex_lock(mutex), DRAGON_MUTEX_MINE);
+    cr_assert_eq(dragon_mutex_try_lock(mutex), DRAGON_MUTEX_MINE);
+    cr_assert_eq(child_result(child_start(unlock_checked, mutex)), EPERM);
+    cr_assert_eq(child_result(child_start(try_lock, mutex)), DRAGON_MUTEX_BUSY);
+    cr_assert_eq(dragon_mutex_unlock_checked(mutex), 0);
+    cr_assert_eq(dragon_mutex_holder(mutex), 0);
+}
+
+Test(mutex, bytes_that_make_another_kind_of_mutex_are_told)
+{
+    struct dragon_mutex *mutex = new_mutex();
+
+    cr_assert(dragon_mutex_is_sane(mutex, false));
+    cr_assert_not(dragon_mutex_is_sane(mutex, true));
+    cr_assert_eq(dragon_mutex_init_checked(mutex), 0);
+    cr_assert(dragon_mutex_is_sane(mutex, true));
+    memset(mutex, 0, sizeof *mutex); /* a plain mutex of this process */
+    cr_assert_not(dragon_mutex_is_sane(mutex, false));
 }
