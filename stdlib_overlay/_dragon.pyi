@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, TypedDict, final
 
-from _typeshed import ReadableBuffer
+from _typeshed import ReadableBuffer, WriteableBuffer
 
 # What a Condition calls of its lock, whoever made that.
 class _Lock(Protocol):
@@ -28,7 +28,7 @@ class StaleHandle(OSError):
     """A name of a shared object or block that leads nowhere, or into another program."""
 
 class Destroyed(StaleHandle):
-    """Somebody has destroyed the channel; it may be while we waited."""
+    """Somebody has destroyed the channel or lock; it may be while we waited."""
 
 # ---- the node ----
 
@@ -404,6 +404,40 @@ class Channel(Object):
 
     def place(self) -> tuple[int, int]:
         """Return offset and generation of the channel in its pool."""
+
+@final
+class Lock:
+    """A lock in memory of the program's. Made by `init` and `open`. ValueError once detached."""
+
+    @staticmethod
+    def size(kind: int, /) -> int:
+        """Return the bytes that a lock takes up; 0: no such kind."""
+
+    @classmethod
+    def init(cls, kind: int, memory: WriteableBuffer, /) -> Lock:
+        """Make a lock (1 FIFO, 2 FIFO in less memory, 3 greedy) in the writable buffer."""
+
+    @classmethod
+    def open(cls, memory: WriteableBuffer, /) -> Lock:
+        """Use the lock in the writable buffer. StaleHandle: there is none; Destroyed."""
+
+    def lock(self, timeout: float | None, /) -> bool | None:
+        """Lock it; return whether the last holder died in it; None: not in time. Destroyed."""
+
+    def try_lock(self) -> bool | None:
+        """Lock it if it is free and nobody stands in line; else return None. Destroyed."""
+
+    def unlock(self) -> None:
+        """Unlock it. PermissionError: this thread has not locked it through this object."""
+
+    def detach(self) -> None:
+        """Forget it. OSError: a thread of this process holds it, or waits for it."""
+
+    def destroy(self) -> None:
+        """End it for all processes. OSError: another thread holds it."""
+
+    def kind(self) -> int:
+        """Return its kind, as `init` takes it."""
 
 @final
 class Block:

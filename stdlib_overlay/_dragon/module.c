@@ -197,7 +197,8 @@ static int add_exceptions(PyObject *module)
     if (!state->pool_full || !state->stale_handle)
         return -1;
     state->destroyed = PyErr_NewExceptionWithDoc(
-        "_dragon.Destroyed", "Somebody has destroyed the channel; it may be while we waited.",
+        "_dragon.Destroyed",
+        "Somebody has destroyed the channel or lock; it may be while we waited.",
         state->stale_handle, NULL);
     if (!state->destroyed || PyModule_AddObjectRef(module, "Destroyed", state->destroyed) < 0 ||
         PyModule_AddObjectRef(module, "PoolFull", state->pool_full) < 0 ||
@@ -212,7 +213,7 @@ static int module_exec(PyObject *module)
         add_exceptions,      dragon_py_object_add,    dragon_py_block_add,
         dragon_py_codec_add, dragon_py_queue_add,     dragon_py_semaphore_add,
         dragon_py_event_add, dragon_py_condition_add, dragon_py_barrier_add,
-        dragon_py_pool_add,  dragon_py_channel_add,
+        dragon_py_pool_add,  dragon_py_channel_add,   dragon_py_lock_add,
     };
 
     for (size_t i = 0; i < sizeof adders / sizeof adders[0]; i++)
@@ -233,6 +234,7 @@ static int module_exec(PyObject *module)
     DO(pool_type);                                                                                 \
     DO(allocation_type);                                                                           \
     DO(channel_type);                                                                              \
+    DO(lock_type);                                                                                 \
     DO(queue_full);                                                                                \
     DO(queue_empty);                                                                               \
     DO(pool_full);                                                                                 \

@@ -26,6 +26,7 @@ struct dragon_py_state {
     PyTypeObject *pool_type;
     PyTypeObject *allocation_type;
     PyTypeObject *channel_type;
+    PyTypeObject *lock_type;
     PyObject *queue_full; /* queue.Full, queue.Empty; NULL until first used */
     PyObject *queue_empty;
     PyObject *pool_full;    /* _dragon.PoolFull, a MemoryError */
@@ -67,6 +68,7 @@ int dragon_py_block_add(PyObject *module);
 int dragon_py_codec_add(PyObject *module);
 int dragon_py_pool_add(PyObject *module);
 int dragon_py_channel_add(PyObject *module);
+int dragon_py_lock_add(PyObject *module);
 
 /* queue.Full and queue.Empty. Borrowed, or NULL with an exception. */
 PyObject *dragon_py_queue_full(struct dragon_py_state *state);
