@@ -120,10 +120,10 @@ class _Lock:
 
     @property
     def owner_died(self) -> bool:
-        """True from a successful lock() or try_lock() of this thread to its unlock(), if the last
-        holder died while it held the lock: what the lock protects may be half changed.
+        """True for the holder if the one before it died while it held the lock.
 
-        A program may ignore it, and takes what it finds then. Only the next holder is told.
+        What the lock protects may be half changed. False again from unlock() on. A program may
+        ignore it, and takes what it finds then. Only the next holder is told.
         """
         return self._owner_died
 
@@ -186,7 +186,7 @@ class _Lock:
         """Stop using it in this process and let go of its memory. Others keep it.
 
         Raises:
-            DragonLockError: a thread of this process holds it, or waits for it, through this object.
+            DragonLockError: a thread of this process holds it, or waits, through this object.
         """
         lock = self._require("detach")
         try:
@@ -196,9 +196,10 @@ class _Lock:
         self._is_attached = False
 
     def destroy(self) -> None:
-        """End it for all processes, by its holder or while nobody holds it; those who wait get
-        DragonLockDestroyed. Then let go of its memory, which may be used for something else once
-        all of them have been told.
+        """End it for all processes, and let go of its memory.
+
+        By its holder, or while nobody holds it. Those who wait get DragonLockDestroyed; the memory
+        may be used for something else once all of them have been told.
 
         Raises:
             DragonLockDestroyed: it was destroyed before.

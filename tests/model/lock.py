@@ -134,9 +134,7 @@ def _go(s: State, i: int, **changes: object) -> State:
 
 def _in_line(s: State) -> int:
     """Bit i: thread i is alive and stands in line."""
-    return sum(
-        1 << owner for p, owner in enumerate(s.alive) if owner >= 0 and s.queued >> p & 1
-    )
+    return sum(1 << owner for p, owner in enumerate(s.alive) if owner >= 0 and s.queued >> p & 1)
 
 
 def _is_free(owner: int) -> bool:
@@ -356,7 +354,9 @@ def _unlock_step(s: State, i: int, mutation: str) -> State:
     if mutation == "wake_before_unlock" and t.at == "unlock":
         return _search(s, i, "wake_early")
     free = s._replace(holder=NOBODY)
-    return _done(_go(free, i, found=NOBODY), i) if t.at == "unlock_late" else _search(free, i, "wake")
+    if t.at == "unlock_late":
+        return _done(_go(free, i, found=NOBODY), i)
+    return _search(free, i, "wake")
 
 
 _SEARCHING = {"read_queued", "read_tickets", "ask", "take_out", "take_out_rashly", "let_go"}
@@ -414,9 +414,7 @@ def _canonical(s: State) -> State:
     """Only the order of tickets matters, and only of those that are in line or will be."""
     known = sorted({s.tickets[p] for p in range(len(s.tickets)) if _counts(s, p)})
     rank = {ticket: n + 1 for n, ticket in enumerate(known)}
-    tickets = tuple(
-        rank[ticket] if _counts(s, p) else 0 for p, ticket in enumerate(s.tickets)
-    )
+    tickets = tuple(rank[ticket] if _counts(s, p) else 0 for p, ticket in enumerate(s.tickets))
     return s._replace(tickets=tickets, next_ticket=len(known) + 1)
 
 

@@ -1,4 +1,4 @@
-"""The line of the runtime's lock keeps its order and wedges nobody, and this search would notice."""
+"""The runtime's lock keeps its order and wedges nobody, and this search would notice."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def in_thread(do: Callable[[], Any]) -> Any:
     def run() -> None:
         try:
             result.append(do())
-        except Exception as error:
+        except DragonLockError as error:
             result.append(error)
 
     thread = threading.Thread(target=run)
@@ -85,7 +85,7 @@ def in_thread(do: Callable[[], Any]) -> Any:
 def test_a_lock_needs_the_bytes_that_its_kind_says(kind: Type) -> None:
     size = DragonLock.size(kind)
     DragonLock.init(kind, bytearray(size))
-    with pytest.raises(DragonLockError, match="too small.*Dragon Lock Error Code=DRAGON_INVALID"):
+    with pytest.raises(DragonLockError, match=r"small.*\(Dragon Lock Error Code=DRAGON_INVALID"):
         DragonLock.init(kind, bytearray(size - 1))
 
 
