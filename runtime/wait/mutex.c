@@ -5,13 +5,21 @@
 
 #include <errno.h>
 
-static int init(struct dragon_mutex *mutex, int type)
+/* Kinds of mutex as glibc writes them: robust and shared between processes, and
+ * with a check of its holder. This field and the holder's are read here by their
+ * places, which are part of glibc's binary interface: mutexes are shared between
+ * programs that were built against different versions of it. */
+#define KIND_PLAIN (16 | 128)
+#define KIND_CHECKED (16 | 128 | 2)
+
+static int init(struct dragon_mutex *mutex, bool is_checked)
 {
     pthread_mutexattr_t attributes;
     int r;
 
     pthread_mutexattr_init(&attributes);
-    pthread_mutexattr_settype(&attributes, type);
+    if (is_checked)
+        pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ERRORCHECK);
     pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
     pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
     r = pthread_mutex_init(&mutex->mutex, &attributes);
@@ -21,12 +29,12 @@ static int init(struct dragon_mutex *mutex, int type)
 
 int dragon_mutex_init(struct dragon_mutex *mutex)
 {
-    return dragon_error_trace(init(mutex, PTHREAD_MUTEX_NORMAL));
+    return dragon_error_trace(init(mutex, false));
 }
 
 int dragon_mutex_init_checked(struct dragon_mutex *mutex)
 {
-    return dragon_error_trace(init(mutex, PTHREAD_MUTEX_ERRORCHECK));
+    return dragon_error_trace(init(mutex, true));
 }
 
 static int locked(struct dragon_mutex *mutex, int r)
@@ -46,13 +54,26 @@ static int locked(struct dragon_mutex *mutex, int r)
     }
 }
 
+/* Any other kind of mutex would lead the C library to assertions, or to pointers
+ * that another process has written. */
+static bool is_ours(const struct dragon_mutex *mutex)
+{
+    int kind = __atomic_load_n(&mutex->mutex.__data.__kind, __ATOMIC_RELAXED);
+
+    return kind == KIND_PLAIN || kind == KIND_CHECKED;
+}
+
 int dragon_mutex_lock(struct dragon_mutex *mutex)
 {
+    if (!is_ours(mutex))
+        return dragon_error_origin(-EBADMSG);
     return locked(mutex, pthread_mutex_lock(&mutex->mutex));
 }
 
 int dragon_mutex_try_lock(struct dragon_mutex *mutex)
 {
+    if (!is_ours(mutex))
+        return dragon_error_origin(-EBADMSG);
     return locked(mutex, pthread_mutex_trylock(&mutex->mutex));
 }
 
@@ -71,10 +92,6 @@ int dragon_mutex_unlock_checked(struct dragon_mutex *mutex)
     return r == 0 ? 0 : dragon_error_origin(-r);
 }
 
-/* The two below read fields of glibc's mutex, whose places are part of its
- * binary interface: mutexes are shared between programs built against different
- * versions of it. */
-
 int32_t dragon_mutex_holder(const struct dragon_mutex *mutex)
 {
     return __atomic_load_n(&mutex->mutex.__data.__owner, __ATOMIC_RELAXED);
@@ -82,9 +99,5 @@ int32_t dragon_mutex_holder(const struct dragon_mutex *mutex)
 
 bool dragon_mutex_is_sane(const struct dragon_mutex *mutex, bool is_checked)
 {
-    struct dragon_mutex model;
-
-    if (init(&model, is_checked ? PTHREAD_MUTEX_ERRORCHECK : PTHREAD_MUTEX_NORMAL) < 0)
-        return false;
-    return mutex->mutex.__data.__kind == model.mutex.__data.__kind;
+    return mutex->mutex.__data.__kind == (is_checked ? KIND_CHECKED : KIND_PLAIN);
 }

@@ -379,6 +379,7 @@ def test_a_thread_that_ends_with_the_lock_counts_as_dead(lock: DragonLock) -> No
 
 def count_often(name: str, n: int) -> None:
     memory = SharedMemory(name)
+    assert memory.buf
     lock = DragonLock.attach(memory.buf[:LARGEST])
     for _ in range(n):
         with lock:
@@ -392,6 +393,7 @@ def count_often(name: str, n: int) -> None:
 @pytest.mark.parametrize("kind", Type)
 def test_processes_exclude_each_other_in_memory_of_the_standard_library(kind: Type) -> None:
     memory = SharedMemory(create=True, size=LARGEST + COUNTER.size)
+    assert memory.buf
     lock = DragonLock.init(kind, memory.buf[:LARGEST])
     processes = [SPAWN.Process(target=count_often, args=(memory.name, 500)) for _ in range(3)]
     for process in processes:

@@ -128,4 +128,6 @@ Test(mutex, bytes_that_make_another_kind_of_mutex_are_told)
     cr_assert(dragon_mutex_is_sane(mutex, true));
     memset(mutex, 0, sizeof *mutex); /* a plain mutex of this process */
     cr_assert_not(dragon_mutex_is_sane(mutex, false));
+    cr_assert_eq(dragon_mutex_lock(mutex), -EBADMSG);
+    cr_assert_eq(dragon_mutex_try_lock(mutex), -EBADMSG);
 }
