@@ -4,6 +4,7 @@
 #include "memory/pool.h"
 #include "os/os.h"
 
+#include <errno.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -29,8 +30,10 @@ static int add_segment_locked(struct dragon_table *table)
     struct dragon_handle handle;
     int r;
 
-    if (n == DRAGON_TABLE_SEGMENTS)
+    if (n >= DRAGON_TABLE_SEGMENTS)
         return DRAGON_TABLE_FULL;
+    if (dragon_table_n_slots(table) != segment_first(n))
+        return dragon_error_origin(-EBADMSG);
     size_bytes = segment_first(n) * sizeof(struct dragon_table_slot);
     r = dragon_pool_alloc(table->pool, size_bytes, DRAGON_HOLDER_RUNTIME, &handle);
     if (r != 0)
@@ -43,7 +46,8 @@ static int add_segment_locked(struct dragon_table *table)
 
 void dragon_table_open(struct dragon_table *table, struct dragon_pool *pool, uint64_t offset)
 {
-    *table = (struct dragon_table){pool, offset, dragon_pool_at(pool, offset)};
+    *table = (struct dragon_table){
+        .pool = pool, .offset = offset, .shared = dragon_pool_at(pool, offset)};
 }
 
 int dragon_table_init(struct dragon_table *table, struct dragon_pool *pool, uint64_t offset)
@@ -52,11 +56,32 @@ int dragon_table_init(struct dragon_table *table, struct dragon_pool *pool, uint
     return dragon_error_trace(dragon_mutex_init(&table->shared->mutex));
 }
 
+/* Where a segment begins, 0 if not in the pool. Segments never move, so what was
+ * found once holds, whatever others write afterwards. */
+static uint64_t segment_offset(struct dragon_table *table, uint32_t segment)
+{
+    uint64_t size_bytes = segment_first(segment) * sizeof(struct dragon_table_slot);
+    uint64_t offset = dragon_peek(&table->segments[segment]);
+
+    if (offset != 0)
+        return offset;
+    offset = dragon_peek(&table->shared->segments[segment]);
+    if (offset % 64 != 0 || !dragon_pool_contains(table->pool, offset, size_bytes))
+        return 0;
+    dragon_poke(&table->segments[segment], offset);
+    return offset;
+}
+
 uint32_t dragon_table_n_slots(struct dragon_table *table)
 {
+    /* pairs with the publish in add_segment_locked */
     uint32_t n = dragon_observe(&table->shared->n_segments);
+    uint32_t n_sane = 0;
 
-    return segment_first(n < DRAGON_TABLE_SEGMENTS ? n : DRAGON_TABLE_SEGMENTS);
+    n = n < DRAGON_TABLE_SEGMENTS ? n : DRAGON_TABLE_SEGMENTS;
+    while (n_sane < n && segment_offset(table, n_sane) != 0)
+        n_sane++;
+    return segment_first(n_sane);
 }
 
 static uint64_t slot_offset(struct dragon_table *table, uint32_t slot)
@@ -67,7 +92,7 @@ static uint64_t slot_offset(struct dragon_table *table, uint32_t slot)
         return table->offset + offsetof(struct dragon_table_shared, first) +
                slot * sizeof(struct dragon_table_slot);
     segment = segment_of(slot);
-    return dragon_peek(&table->shared->segments[segment]) +
+    return segment_offset(table, segment) +
            (slot - segment_first(segment)) * sizeof(struct dragon_table_slot);
 }
 

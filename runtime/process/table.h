@@ -65,6 +65,8 @@ struct dragon_table {
     struct dragon_pool *pool; /* borrowed */
     uint64_t offset;          /* of `shared` in the pool */
     struct dragon_table_shared *shared;
+    /* private: offsets of segments that were found to lie in the pool; 0: not yet */
+    _Atomic uint64_t segments[DRAGON_TABLE_SEGMENTS];
 };
 
 enum dragon_table_outcome {
@@ -79,7 +81,8 @@ int dragon_table_init(struct dragon_table *table, struct dragon_pool *pool, uint
 void dragon_table_open(struct dragon_table *table, struct dragon_pool *pool, uint64_t offset);
 
 /* Enter a living process. start_ticks: dragon_os_start_time, or 0 while
- * no other process looks. 0; DRAGON_TABLE_FULL. */
+ * no other process looks. 0; DRAGON_TABLE_FULL; -EBADMSG: the table makes no
+ * sense. */
 int dragon_table_claim(struct dragon_table *table, int32_t pid, uint64_t start_ticks,
                        int32_t parent_pid, uint32_t *slot_out);
 
@@ -102,5 +105,5 @@ bool dragon_table_find(struct dragon_table *table, int32_t pid, uint32_t *slot_o
 /* Offset of a slot's doorbell in the pool. */
 uint64_t dragon_table_doorbell_offset(struct dragon_table *table, uint32_t slot);
 
-/* Number of slots, claimed or free. */
+/* Number of slots, claimed or free; those of segments that lie in the pool. */
 uint32_t dragon_table_n_slots(struct dragon_table *table);

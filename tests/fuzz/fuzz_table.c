@@ -7,6 +7,7 @@
 #include "process/table.h"
 #include "support/scribble.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -115,7 +116,10 @@ static void join_elsewhere(void)
         join_and_leave();
         _exit(0);
     }
-    if (waitpid(pid, &status, 0) != pid || status != 0) {
+    while (waitpid(pid, &status, 0) < 0) /* the fuzzer's timer interrupts it */
+        if (errno != EINTR)
+            abort();
+    if (status != 0) {
         fprintf(stderr, "joining ended with status %x\n", (unsigned)status);
         abort();
     }

@@ -4,6 +4,7 @@
 #include "support/shared_page.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <signal.h>
 
 static struct dragon_pool *pool;
@@ -315,4 +316,24 @@ Test(table, processes_that_claim_at_once_get_slots_of_their_own)
     cr_assert(becomes_true(has_80_slots_claimed, NULL));
     for (int i = 0; i < 4; i++)
         cr_assert_eq(child_kill(children[i]), 256 + SIGKILL);
+}
+
+Test(table, a_segment_that_others_moved_out_of_the_pool_is_not_used)
+{
+    struct dragon_table opened;
+    uint32_t slot;
+
+    for (uint32_t i = 0; i <= DRAGON_TABLE_FIRST_SLOTS; i++)
+        claim();
+    cr_assert_eq(dragon_table_n_slots(&table), 2 * DRAGON_TABLE_FIRST_SLOTS);
+    table.shared->segments[0] = UINT64_C(1) << 40;
+    dragon_table_open(&opened, pool, table.offset);
+    cr_assert_eq(dragon_table_n_slots(&opened), DRAGON_TABLE_FIRST_SLOTS);
+    cr_assert_null(dragon_table_slot(&opened, DRAGON_TABLE_FIRST_SLOTS));
+    cr_assert_eq(dragon_table_claim(&opened, getpid(), own_ticks, 1, &slot), -EBADMSG);
+    /* Who knew the segment goes on with it. */
+    cr_assert_eq(dragon_table_n_slots(&table), 2 * DRAGON_TABLE_FIRST_SLOTS);
+    claim();
+    table.shared->n_segments = UINT32_MAX;
+    cr_assert_eq(dragon_table_n_slots(&opened), DRAGON_TABLE_FIRST_SLOTS);
 }
