@@ -10,6 +10,7 @@ and the input of a failure; ends with 1 then.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import multiprocessing
 import os
@@ -71,7 +72,7 @@ class Case:
             pass
         except Exception as error:
             raise FuzzError(
-                f"{self.name}: {type(error).__name__}: {error}; input {data!r}"
+                f"{self.name}: {type(error).__name__}: {error}; input {data.hex()}"
             ) from error
         return time.perf_counter() - begin
 
@@ -83,7 +84,7 @@ class Case:
                 break
             seconds = min(seconds, self._timed(data))
         if seconds > LONGEST_S:
-            raise FuzzError(f"{self.name}: {seconds:.3f} s for {data!r}")
+            raise FuzzError(f"{self.name}: {seconds:.3f} s for {data.hex()}")
         self.seconds.append(seconds)
 
     def finish(self) -> None:
@@ -199,19 +200,22 @@ class QueueMessages:
     def __init__(self) -> None:
         self._queue = multiprocessing.get_context("dragon").Queue()
         self._memory = mmap.mmap(_dragon.node_fd(), MAPPED_BYTES)
+        self._n_marks = 0
         self._place = 0  # of the slot of the last message
         pickled = [self._slot_of(item) for item in ([1, 2], {"a": 1}, bytearray(100_000))]
         self._pickles = {SLOT.unpack(slot)[0]: SLOT.unpack(slot)[5] for slot in pickled}
-        direct = (None, True, 5, -1.5, b"x" * 50, "text", (1, "a", None, 2.5), b"y" * 5000)
+        direct = (b"y" * 5000, True, 5, -1.5, b"x" * 50, "text", (1, "a", None, 2.5), None)
         self.seeds = pickled + [self._slot_of(item) for item in direct]
 
     def _next_slot(self) -> int:
         """Put a message that is found in the memory again; where its slot is."""
-        self._queue.put(MARK)
+        self._n_marks += 1
+        mark = MARK + struct.pack("=Q", self._n_marks)
+        self._queue.put(mark)
         chunk = self._place - self._place % CHUNK_BYTES  # where its ring is, as a rule
-        found = self._memory.find(MARK, self._place, chunk + CHUNK_BYTES)
-        found = found if found >= 0 else self._memory.find(MARK, chunk, chunk + CHUNK_BYTES)
-        found = found if found >= 0 else self._memory.find(MARK)
+        found = self._memory.find(mark, self._place, chunk + CHUNK_BYTES)
+        found = found if found >= 0 else self._memory.find(mark, chunk, chunk + CHUNK_BYTES)
+        found = found if found >= 0 else self._memory.find(mark)
         if found < 0:
             raise FuzzError("the message is not in the mapped part of the pool")
         self._place = found - SLOT.size + 104
@@ -229,8 +233,13 @@ class QueueMessages:
     def prepare(self, data: bytes) -> None:
         """Put a message, and write the bytes over it.
 
+        One whose size makes no sense stays in the queue for ever; it is made whole first.
         What a changed pickle does is the pickle's affair, so those stay whole.
         """
+        if self._queue.qsize() > 0:
+            self._memory[self._place : self._place + SLOT.size] = self.seeds[-1]
+            with contextlib.suppress(OSError):
+                self._queue.get()
         place = self._next_slot()
         *fields, payload = SLOT.unpack(data[: SLOT.size].ljust(SLOT.size, b"\0"))
         payload = self._pickles.get(fields[0], payload)
