@@ -753,12 +753,12 @@ static PyObject *view_of(PyObject *block, const struct buffer_entry *entry)
 }
 
 static PyObject *views_of(struct dragon_py_state *state, PyObject *block,
-                          const struct buffers_header *header, size_t n)
+                          const struct buffer_entry *entries, uint64_t n_buffers, size_t n)
 {
     PyObject *views = PyList_New(0);
 
-    for (uint64_t i = 0; views && i < header->n_buffers; i++) {
-        struct buffer_entry entry = header->entries[i];
+    for (uint64_t i = 0; views && i < n_buffers; i++) {
+        struct buffer_entry entry = entries[i];
         PyObject *view = NULL;
 
         if (entry_is_sane(&entry, n))
@@ -783,18 +783,21 @@ static bool header_is_sane(const struct buffers_header *header, size_t n)
 static PyObject *unpickle_with_buffers(struct dragon_py_state *state, PyObject *block,
                                        const struct payload *payload)
 {
-    const struct buffers_header *header = (const void *)payload->bytes;
+    const struct buffers_header *shared = (const void *)payload->bytes;
+    struct buffers_header header = {0};
     struct buffer_entry pickle;
     PyObject *views, *view, *arguments, *names, *result = NULL;
 
-    if (!header_is_sane(header, payload->n)) {
+    if (payload->n >= sizeof header)
+        memcpy(&header, shared, sizeof header); /* read once: others can write it */
+    if (!header_is_sane(&header, payload->n)) {
         bad_message(state);
         return NULL;
     }
     if (!load_unpickle(state))
         return NULL;
-    pickle = (struct buffer_entry){header->pickle_offset, header->pickle_bytes};
-    views = views_of(state, block, header, payload->n);
+    pickle = (struct buffer_entry){header.pickle_offset, header.pickle_bytes};
+    views = views_of(state, block, shared->entries, header.n_buffers, payload->n);
     view = views ? view_of(block, &pickle) : NULL;
     arguments = view ? PyTuple_Pack(1, view) : NULL;
     names = arguments ? Py_BuildValue("{sO}", "buffers", views) : NULL;

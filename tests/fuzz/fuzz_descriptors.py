@@ -262,7 +262,7 @@ def message_case() -> Case:
 
 def corpus_of(case: Case) -> list[bytes]:
     """Inputs that were of interest once, in hexadecimal."""
-    path = CORPUS / f"{case.name.replace(' ', '_')}.txt"
+    path = CORPUS / f"{case.name.removeprefix('pickled ').split()[0]}.txt"
     if not path.exists():
         return []
     return [bytes.fromhex(line) for line in path.read_text().split()]
