@@ -20,14 +20,11 @@ from __future__ import annotations
 import enum
 import errno
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import NoReturn, Self
 
 import _dragon
 from dragon.dtypes import DragonException, DragonObjectDestroyed, get_rc_string
 from dragon.rc import DragonError
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 __all__ = [
     "DragonLock",
@@ -241,7 +238,7 @@ class DragonLock(_Lock):
         return _dragon.Lock.size(_kind(kind))
 
     @classmethod
-    def init(cls, kind: Type, memview: WriteableBuffer) -> Self:
+    def init(cls, kind: Type, memview: memoryview | bytearray) -> Self:
         """Make a lock in the memory, whatever is in it; nobody may use that yet.
 
         Args:
@@ -260,7 +257,7 @@ class DragonLock(_Lock):
         return self
 
     @classmethod
-    def attach(cls, memview: WriteableBuffer) -> Self:
+    def attach(cls, memview: memoryview | bytearray) -> Self:
         """Use the lock that any process made in the memory.
 
         Raises:
@@ -294,7 +291,7 @@ class _LockOfOneKind(_Lock):
         return self
 
     @classmethod
-    def init(cls, memview: WriteableBuffer) -> Self:
+    def init(cls, memview: memoryview | bytearray) -> Self:
         """Make a lock in the memory, as ``DragonLock.init``."""
         try:
             return cls._make(_dragon.Lock.init(cls._kind, memview))
@@ -302,7 +299,7 @@ class _LockOfOneKind(_Lock):
             raise _named("init", error) from error
 
     @classmethod
-    def attach(cls, memview: WriteableBuffer) -> Self:
+    def attach(cls, memview: memoryview | bytearray) -> Self:
         """Use the lock in the memory, as ``DragonLock.attach``; it must be of this kind."""
         try:
             return cls._make(_dragon.Lock.open(memview))
