@@ -45,6 +45,8 @@
 #include "base/deadline.h"
 #include "base/error.h"
 #include "channel/channel.h"
+#include "channel/channel_semaphore.h"
+#include "channel/channel_set.h"
 #include "channel/message.h"
 #include "memory/handle.h"
 #include "memory/object.h"

@@ -69,6 +69,20 @@ enum dragon_os_futex_outcome {
  * program (Ctrl-C) must get their turn. */
 int dragon_os_futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t deadline_ns);
 
+/* A word to sleep on together with others. */
+struct dragon_os_futex {
+    _Atomic uint32_t *word;
+    uint32_t value;
+};
+
+#define DRAGON_OS_FUTEX_MANY 128
+
+/* Sleep while each of n words (1 to DRAGON_OS_FUTEX_MANY) has its value, until one
+ * is woken or deadline_ns. As dragon_os_futex_wait; -ENOSYS: this system cannot
+ * (Linux before 5.16, or a filter of system calls). */
+int dragon_os_futex_wait_many(const struct dragon_os_futex *futexes, unsigned n,
+                              int64_t deadline_ns);
+
 /* Wake at most n sleepers; the number woken. Async-signal-safe. */
 int dragon_os_futex_wake(_Atomic uint32_t *word, int n);
 

@@ -30,6 +30,9 @@
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
 
 #define THREAD_STACK_BYTES (128 * 1024)
 
@@ -227,18 +230,18 @@ static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct t
     return syscall(SYS_futex, word, op, value, timeout, NULL, bits);
 }
 
-int dragon_os_futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t deadline_ns)
+static const struct timespec *timespec_of(int64_t deadline_ns, struct timespec *out)
 {
-    struct timespec deadline, *timeout = NULL;
+    if (deadline_ns == DRAGON_FOREVER)
+        return NULL;
+    out->tv_sec = deadline_ns / DRAGON_NS_PER_S;
+    out->tv_nsec = deadline_ns % DRAGON_NS_PER_S;
+    return out;
+}
 
-    if (deadline_ns != DRAGON_FOREVER) {
-        deadline.tv_sec = deadline_ns / DRAGON_NS_PER_S;
-        deadline.tv_nsec = deadline_ns % DRAGON_NS_PER_S;
-        timeout = &deadline;
-    }
-    /* The bitset form takes an absolute time on CLOCK_MONOTONIC. */
-    if (futex(word, FUTEX_WAIT_BITSET, value, timeout, FUTEX_BITSET_MATCH_ANY) == 0)
-        return 0;
+/* What errno says after a sleep that nobody ended. */
+static int futex_outcome(void)
+{
     switch (errno) {
     case ETIMEDOUT:
         return DRAGON_OS_FUTEX_TIMEOUT;
@@ -249,6 +252,43 @@ int dragon_os_futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t deadlin
     default:
         return dragon_error_origin(-errno);
     }
+}
+
+int dragon_os_futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t deadline_ns)
+{
+    struct timespec deadline;
+    const struct timespec *timeout = timespec_of(deadline_ns, &deadline);
+
+    /* The bitset form takes an absolute time on CLOCK_MONOTONIC. */
+    if (futex(word, FUTEX_WAIT_BITSET, value, timeout, FUTEX_BITSET_MATCH_ANY) == 0)
+        return 0;
+    return futex_outcome();
+}
+
+/* As the kernel has it; linux/futex.h knows it since 5.16. */
+struct waitv {
+    uint64_t value;
+    uint64_t address;
+    uint32_t flags;
+    uint32_t reserved;
+};
+
+#define WAITV_32_BITS 2
+
+int dragon_os_futex_wait_many(const struct dragon_os_futex *futexes, unsigned n,
+                              int64_t deadline_ns)
+{
+    struct waitv waiters[DRAGON_OS_FUTEX_MANY];
+    struct timespec deadline;
+    const struct timespec *timeout = timespec_of(deadline_ns, &deadline);
+
+    for (unsigned i = 0; i < n; i++)
+        waiters[i] = (struct waitv){futexes[i].value, (uintptr_t)futexes[i].word, WAITV_32_BITS, 0};
+    if (syscall(SYS_futex_waitv, waiters, n, 0, timeout, CLOCK_MONOTONIC) >= 0)
+        return 0;
+    if (errno == EPERM)
+        return -ENOSYS;
+    return errno == ENOSYS ? -ENOSYS : futex_outcome();
 }
 
 int dragon_os_futex_wake(_Atomic uint32_t *word, int n)
