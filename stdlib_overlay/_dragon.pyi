@@ -356,8 +356,18 @@ class Channel(Object):
     """A channel in a named pool. Made by `create` and `open`. All but facts, place: Destroyed."""
 
     @classmethod
-    def create(cls, pool: Pool, uid: int, capacity: int, block_size: int, /) -> Channel:
-        """Make a channel of at most capacity messages. PoolFull."""
+    def create(
+        cls,
+        pool: Pool,
+        uid: int,
+        capacity: int,
+        block_size: int,
+        lock_type: int,
+        flow_control: int,
+        semaphore: tuple[int, int] | None,
+        /,
+    ) -> Channel:
+        """Make a channel, or a semaphore with its first value and its maximum. PoolFull."""
 
     @classmethod
     def open(cls, pool: Pool, offset: int, generation: int, /) -> Channel:
@@ -399,8 +409,41 @@ class Channel(Object):
     def count(self) -> int:
         """Return the number of messages, at this moment."""
 
-    def facts(self) -> tuple[int, int, int]:
-        """Return number, capacity and block size, as it was made with."""
+    def facts(self) -> tuple[int, int, int, int, int, bool]:
+        """Return number, capacity, block size, lock type, flow control; is it a semaphore?"""
+
+    def semaphore_take(self, timeout: float | None, /) -> bool:
+        """Take a unit; return whether there was one in time."""
+
+    def semaphore_give(self) -> bool:
+        """Give a unit; return false if the value is the maximum."""
+
+    def semaphore_wait_zero(self, timeout: float | None, /) -> bool:
+        """Wait until there is no unit; return whether that came in time."""
+
+    def semaphore_value(self) -> int:
+        """Return the number of units, at this moment."""
+
+    def barrier_arrive(self, timeout: float | None, /) -> tuple[int, int, int]:
+        """Return outcome (0 wait, 1 last, 2 broken, 3 not in time), generation and index."""
+
+    def barrier_wait(self, generation: int, index: int, timeout: float | None, /) -> int:
+        """Return 0 (all are released), 2 (broken) or 3 (not in time)."""
+
+    def barrier_finish(self) -> int | None:
+        """Release all. Return 0, or 2 (broken); None: not this thread's to do."""
+
+    def barrier_abort(self) -> None:
+        """Break the barrier."""
+
+    def barrier_reset(self) -> None:
+        """Make the barrier whole and empty."""
+
+    def barrier_status(self) -> tuple[int, bool]:
+        """Return how many parties wait, and whether the barrier is broken."""
+
+    def blocked_receivers(self) -> int:
+        """Return how many threads wait in a receive, at this moment."""
 
     def place(self) -> tuple[int, int]:
         """Return offset and generation of the channel in its pool."""
@@ -438,6 +481,17 @@ class Lock:
 
     def kind(self) -> int:
         """Return its kind, as `init` takes it."""
+
+@final
+class ChannelSet:
+    """Channels that are waited for together. Made by `create`."""
+
+    @classmethod
+    def create(cls, channels: tuple[Channel, ...], events: int, /) -> ChannelSet:
+        """Make a set that waits for events, as `Channel.watch` has them."""
+
+    def wait(self, timeout: float | None, /) -> tuple[int, int] | None:
+        """Return index of a channel and events; None: nothing came in time. Destroyed."""
 
 @final
 class Block:

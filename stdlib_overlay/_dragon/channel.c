@@ -8,13 +8,13 @@
  * otherwise in a block of the channel's pool, which becomes the receiver's. A
  * third kind carries only the description of memory in another pool.
  */
-#include "object.h"
+#include "channel.h"
 #include "pool.h"
 #include "wait.h"
 
 #include "base/deadline.h"
-#include "channel/channel.h"
 #include "memory/pool.h"
+#include "os/os.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -25,16 +25,6 @@
 #define IN_BLOCK DRAGON_KIND('B', 'L', 'C', 'K')
 #define ELSEWHERE DRAGON_KIND('E', 'L', 'S', 'E')
 
-/* Written once, by the creator, before anybody else knows of the channel. */
-struct channel_state {
-    struct dragon_channel_shared shared;
-    uint64_t uid;
-    uint64_t block_bytes;
-    uint64_t reserved[6];
-};
-
-_Static_assert(sizeof(struct channel_state) == 10 * 64, "shared layout");
-
 /* At the start of a message's inline bytes. */
 struct words {
     uint64_t hints;
@@ -44,31 +34,25 @@ struct words {
 
 #define SLOT_BYTES (DRAGON_MESSAGE_INLINE_BYTES - sizeof(struct words))
 
-struct channel {
-    struct dragon_py_object base;
-    struct dragon_channel channel;
-    PyObject *pool; /* struct dragon_py_pool; keeps the mapping */
-};
-
 /* ---- state ---- */
 
-static struct dragon_py_state *state_of(struct channel *self)
+static struct dragon_py_state *state_of(struct dragon_py_channel *self)
 {
     return dragon_py_state_of(Py_TYPE(self));
 }
 
-static struct dragon_pool *pool_of(struct channel *self)
+static struct dragon_pool *pool_of(struct dragon_py_channel *self)
 {
     return ((struct dragon_py_pool *)self->pool)->pool;
 }
 
-static PyObject *raise_destroyed(struct channel *self)
+static PyObject *raise_destroyed(struct dragon_py_channel *self)
 {
     PyErr_SetString(state_of(self)->destroyed, "the channel was destroyed");
     return NULL;
 }
 
-static int require_open(struct channel *self)
+int dragon_py_channel_require(struct dragon_py_channel *self)
 {
     if (dragon_py_object_require(&self->base, "Channel") < 0)
         return -1;
@@ -78,9 +62,9 @@ static int require_open(struct channel *self)
     return -1;
 }
 
-static struct channel *allocate(PyTypeObject *type, PyObject *pool)
+static struct dragon_py_channel *allocate(PyTypeObject *type, PyObject *pool)
 {
-    struct channel *self = (struct channel *)type->tp_alloc(type, 0);
+    struct dragon_py_channel *self = (struct dragon_py_channel *)type->tp_alloc(type, 0);
 
     if (self)
         self->pool = Py_NewRef(pool);
@@ -89,43 +73,80 @@ static struct channel *allocate(PyTypeObject *type, PyObject *pool)
 
 /* ---- lifetime ---- */
 
-PyDoc_STRVAR(create_doc, "create(pool, uid, capacity, block_size, /)\n--\n\n"
-                         "A new channel of at most capacity messages. Raises PoolFull.");
+PyDoc_STRVAR(
+    create_doc,
+    "create(pool, uid, capacity, block_size, lock_type, flow_control, semaphore, /)\n--\n\n"
+    "A new channel of at most capacity messages. semaphore: None, or first value and\n"
+    "maximum of the semaphore that it is instead. Raises PoolFull.");
+
+/* What a new channel is made with. */
+struct plan {
+    unsigned long long uid, capacity, block_bytes;
+    unsigned int lock_type, flow_control;
+    unsigned int value, maximum;
+    bool is_semaphore;
+};
+
+static int parse_plan(PyObject *args, PyTypeObject *pool_type, PyObject **pool_out,
+                      struct plan *plan)
+{
+    PyObject *semaphore;
+
+    if (!PyArg_ParseTuple(args, "O!KKKIIO:create", pool_type, pool_out, &plan->uid, &plan->capacity,
+                          &plan->block_bytes, &plan->lock_type, &plan->flow_control, &semaphore))
+        return -1;
+    plan->is_semaphore = semaphore != Py_None;
+    if (plan->is_semaphore &&
+        !PyArg_ParseTuple(semaphore, "II:create", &plan->value, &plan->maximum))
+        return -1;
+    if (plan->value <= DRAGON_SEMAPHORE_MAXIMUM && plan->maximum <= DRAGON_SEMAPHORE_MAXIMUM)
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "the semaphore's value is too large");
+    return -1;
+}
+
+/* In the pool; 0 or what went wrong. */
+static int make_channel(struct dragon_py_channel *self, const struct plan *plan)
+{
+    struct dragon_channel_options options = {plan->capacity, DRAGON_CHANNEL_UNBOUNDED};
+    struct dragon_py_channel_state *shared = dragon_py_channel_state(self);
+    int r = dragon_channel_init(&self->base.object, &options);
+
+    if (r != 0)
+        return r;
+    self->base.fini = dragon_channel_fini;
+    shared->uid = plan->uid;
+    shared->block_bytes = plan->block_bytes;
+    shared->lock_type = plan->lock_type;
+    shared->flow_control = plan->flow_control;
+    shared->is_semaphore = plan->is_semaphore;
+    r = dragon_channel_open(&self->channel, &self->base.object);
+    return r == 0 ? dragon_py_channel_init_sync(self, plan->value, plan->maximum) : r;
+}
 
 static PyObject *channel_create(PyTypeObject *type, PyObject *args)
 {
     struct dragon_py_state *state = dragon_py_state_of(type);
-    struct dragon_channel_options options = {.max_bytes = DRAGON_CHANNEL_UNBOUNDED};
-    unsigned long long uid, capacity, block_bytes;
-    struct channel_state *shared;
-    struct channel *self;
+    struct dragon_py_channel *self;
+    struct plan plan = {0};
     PyObject *pool;
     int r;
 
-    if (!PyArg_ParseTuple(args, "O!KKK:create", state->pool_type, &pool, &uid, &capacity,
-                          &block_bytes))
+    if (parse_plan(args, state->pool_type, &pool, &plan) < 0)
         return NULL;
     self = allocate(type, pool);
     if (!self)
         return NULL;
-    if (dragon_py_object_create_in(&self->base, pool_of(self), KIND, sizeof *shared, NULL,
-                                   "Channel") < 0)
+    if (dragon_py_object_create_in(&self->base, pool_of(self), KIND,
+                                   sizeof(struct dragon_py_channel_state), NULL, "Channel") < 0)
         goto drop;
-    options.max_messages = capacity;
-    r = dragon_channel_init(&self->base.object, &options);
-    if (r == 0) {
-        self->base.fini = dragon_channel_fini;
-        r = dragon_channel_open(&self->channel, &self->base.object);
-    }
+    r = make_channel(self, &plan);
     if (r == DRAGON_POOL_FULL)
         dragon_py_raise_pool_full(state, pool_of(self), 0, "Channel");
     else if (r != 0)
         dragon_py_raise(state, r, "Channel");
     if (r != 0)
         goto drop;
-    shared = self->base.object.state;
-    shared->uid = uid;
-    shared->block_bytes = block_bytes;
     dragon_object_keep(&self->base.object); /* until it is destroyed */
     return (PyObject *)self;
 
@@ -146,7 +167,7 @@ static PyObject *channel_open(PyTypeObject *type, PyObject *args)
     struct dragon_handle handle = {0};
     unsigned long long offset;
     unsigned int generation;
-    struct channel *self;
+    struct dragon_py_channel *self;
     PyObject *pool;
     int r;
 
@@ -159,7 +180,7 @@ static PyObject *channel_open(PyTypeObject *type, PyObject *args)
     handle.offset = offset;
     handle.generation = generation;
     if (dragon_py_object_attach_in(&self->base, pool_of(self), &handle, false, KIND,
-                                   sizeof(struct channel_state), dragon_channel_fini,
+                                   sizeof(struct dragon_py_channel_state), dragon_channel_fini,
                                    "Channel") < 0)
         goto drop;
     r = dragon_channel_open(&self->channel, &self->base.object);
@@ -167,7 +188,7 @@ static PyObject *channel_open(PyTypeObject *type, PyObject *args)
         dragon_py_raise(state, r, "Channel");
         goto drop;
     }
-    if (require_open(self) < 0)
+    if (dragon_py_channel_require(self) < 0)
         goto drop;
     return (PyObject *)self;
 
@@ -176,9 +197,10 @@ drop:
     return NULL;
 }
 
-static void channel_dealloc(struct channel *self)
+static void channel_dealloc(struct dragon_py_channel *self)
 {
     PyObject_GC_UnTrack(self);
+    dragon_py_channel_leave_sync(self);
     dragon_py_object_release(&self->base);
     Py_CLEAR(self->pool); /* after the last access to its memory */
     dragon_py_object_dealloc((PyObject *)self);
@@ -190,14 +212,15 @@ PyDoc_STRVAR(destroy_doc, "destroy()\n--\n\n"
                           "Raises:\n"
                           "    Destroyed: it was destroyed before.");
 
-static PyObject *channel_destroy(struct channel *self, PyObject *Py_UNUSED(unused))
+static PyObject *channel_destroy(struct dragon_py_channel *self, PyObject *Py_UNUSED(unused))
 {
     struct dragon_object existence;
 
-    if (require_open(self) < 0)
+    if (dragon_py_channel_require(self) < 0)
         return NULL;
     if (!dragon_channel_destroy(&self->channel))
         return raise_destroyed(self);
+    dragon_py_channel_end_sync(self);
     existence = self->base.object;
     dragon_object_close(&existence, self->base.fini);
     Py_RETURN_NONE;
@@ -205,7 +228,7 @@ static PyObject *channel_destroy(struct channel *self, PyObject *Py_UNUSED(unuse
 
 /* ---- waiting ---- */
 
-static int fail(struct channel *self, int r, const char *what)
+int dragon_py_channel_fail(struct dragon_py_channel *self, int r, const char *what)
 {
     if (PyErr_Occurred())
         return -1;
@@ -227,7 +250,7 @@ static void write_words(struct dragon_message *message, const struct words *word
 }
 
 /* 0; DRAGON_CHANNEL_FULL; -1 with an exception. */
-static int send_message(struct channel *self, const struct dragon_message *message,
+static int send_message(struct dragon_py_channel *self, const struct dragon_message *message,
                         int64_t deadline_ns)
 {
     int r = dragon_channel_try_send(&self->channel, message);
@@ -239,10 +262,10 @@ static int send_message(struct channel *self, const struct dragon_message *messa
             Py_END_ALLOW_THREADS
         } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_FULL, deadline_ns));
     }
-    return r == 0 || r == DRAGON_CHANNEL_FULL ? r : fail(self, r, "send");
+    return r == 0 || r == DRAGON_CHANNEL_FULL ? r : dragon_py_channel_fail(self, r, "send");
 }
 
-static int send_in_slot(struct channel *self, uint32_t kind, const struct words *words,
+static int send_in_slot(struct dragon_py_channel *self, uint32_t kind, const struct words *words,
                         const void *payload, int64_t deadline_ns)
 {
     struct dragon_message message = {.kind = kind};
@@ -253,7 +276,7 @@ static int send_in_slot(struct channel *self, uint32_t kind, const struct words 
     return send_message(self, &message, deadline_ns);
 }
 
-static int send_block(struct channel *self, const struct words *words,
+static int send_block(struct dragon_py_channel *self, const struct words *words,
                       const struct dragon_handle *handle, int64_t deadline_ns)
 {
     struct dragon_message message = {
@@ -267,7 +290,7 @@ static int send_block(struct channel *self, const struct words *words,
     return send_message(self, &message, deadline_ns);
 }
 
-static int send_copy(struct channel *self, const struct words *words, const void *payload,
+static int send_copy(struct dragon_py_channel *self, const struct words *words, const void *payload,
                      int64_t deadline_ns)
 {
     struct dragon_pool *pool = pool_of(self);
@@ -280,7 +303,7 @@ static int send_copy(struct channel *self, const struct words *words, const void
         return -1;
     }
     if (r < 0)
-        return fail(self, r, "send");
+        return dragon_py_channel_fail(self, r, "send");
     memcpy(dragon_pool_at(pool, handle.offset), payload, words->size_bytes);
     r = send_block(self, words, &handle, deadline_ns);
     if (r != 0)
@@ -300,7 +323,7 @@ PyDoc_STRVAR(send_doc,
              "    Destroyed: the channel was destroyed.\n"
              "    PoolFull: there is no block for the bytes.");
 
-static PyObject *channel_send(struct channel *self, PyObject *args)
+static PyObject *channel_send(struct dragon_py_channel *self, PyObject *args)
 {
     unsigned long long hints, client_id;
     struct words words;
@@ -312,7 +335,7 @@ static PyObject *channel_send(struct channel *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "y*KKO:send", &payload, &hints, &client_id, &timeout))
         return NULL;
     words = (struct words){hints, client_id, (uint64_t)payload.len};
-    if (require_open(self) == 0 && dragon_py_deadline(timeout, &deadline_ns) == 0)
+    if (dragon_py_channel_require(self) == 0 && dragon_py_deadline(timeout, &deadline_ns) == 0)
         r = words.size_bytes <= SLOT_BYTES
                 ? send_in_slot(self, IN_SLOT, &words, payload.buf, deadline_ns)
                 : send_copy(self, &words, payload.buf, deadline_ns);
@@ -329,7 +352,7 @@ PyDoc_STRVAR(
     "    Destroyed: the channel was destroyed.\n"
     "    StaleHandle: it is no block, or smaller.");
 
-static PyObject *channel_send_block(struct channel *self, PyObject *args)
+static PyObject *channel_send_block(struct dragon_py_channel *self, PyObject *args)
 {
     unsigned long long offset, hints, client_id, size_bytes;
     struct dragon_handle handle = {0};
@@ -344,7 +367,7 @@ static PyObject *channel_send_block(struct channel *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "KIKKKO:send_block", &offset, &generation, &size_bytes, &hints,
                           &client_id, &timeout))
         return NULL;
-    if (require_open(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
+    if (dragon_py_channel_require(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
         return NULL;
     handle.node = dragon_pool_node(pool_of(self));
     handle.offset = offset;
@@ -362,7 +385,7 @@ PyDoc_STRVAR(send_name_doc,
              "send_name(description, hints, client_id, timeout, /)\n--\n\n"
              "Send the description of memory in another pool, at most name_bytes long.");
 
-static PyObject *channel_send_name(struct channel *self, PyObject *args)
+static PyObject *channel_send_name(struct dragon_py_channel *self, PyObject *args)
 {
     unsigned long long hints, client_id;
     struct words words;
@@ -373,7 +396,7 @@ static PyObject *channel_send_name(struct channel *self, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "y#KKO:send_name", &bytes, &n_bytes, &hints, &client_id, &timeout))
         return NULL;
-    if (require_open(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
+    if (dragon_py_channel_require(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
         return NULL;
     if ((size_t)n_bytes > SLOT_BYTES) {
         PyErr_SetString(PyExc_ValueError, "the description is too long");
@@ -386,7 +409,7 @@ static PyObject *channel_send_name(struct channel *self, PyObject *args)
 /* ---- receiving ---- */
 
 /* The block of a message as the caller's. Drops it if it cannot be had. */
-static PyObject *take_block(struct channel *self, const struct dragon_message *message,
+static PyObject *take_block(struct dragon_py_channel *self, const struct dragon_message *message,
                             const struct words *words)
 {
     struct dragon_pool *pool = pool_of(self);
@@ -412,7 +435,7 @@ static PyObject *take_block(struct channel *self, const struct dragon_message *m
 }
 
 /* (payload, size, hints, client_id, is_name) */
-static PyObject *unpack(struct channel *self, const struct dragon_message *message)
+static PyObject *unpack(struct dragon_py_channel *self, const struct dragon_message *message)
 {
     struct words words;
     PyObject *payload;
@@ -434,6 +457,35 @@ static PyObject *unpack(struct channel *self, const struct dragon_message *messa
                          message->kind == ELSEWHERE ? Py_True : Py_False);
 }
 
+int dragon_py_channel_enter_blocked(struct dragon_py_channel *self)
+{
+    static uint64_t word; /* of this process */
+    static int32_t pid;   /* whose it is */
+    struct dragon_py_channel_state *shared = dragon_py_channel_state(self);
+
+    if (pid != dragon_os_pid()) {
+        word = dragon_blocked_self();
+        pid = dragon_os_pid();
+    }
+    return dragon_blocked_enter(&shared->blocked, word);
+}
+
+/* Outcomes of dragon_channel_receive; -1 with an exception. */
+static int wait_and_receive(struct dragon_py_channel *self, struct dragon_message *message_out,
+                            int64_t deadline_ns)
+{
+    int place = dragon_py_channel_enter_blocked(self);
+    int r;
+
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_channel_receive(&self->channel, message_out, dragon_py_next_look(deadline_ns));
+        Py_END_ALLOW_THREADS
+    } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
+    dragon_blocked_leave(&dragon_py_channel_state(self)->blocked, place);
+    return r;
+}
+
 PyDoc_STRVAR(receive_doc,
              "receive(timeout, /)\n--\n\n"
              "Take the oldest message: (bytes or Allocation, size, hints, client_id, is_name).\n"
@@ -441,26 +493,21 @@ PyDoc_STRVAR(receive_doc,
              "Raises:\n"
              "    Destroyed: the channel was destroyed.");
 
-static PyObject *channel_receive(struct channel *self, PyObject *timeout)
+static PyObject *channel_receive(struct dragon_py_channel *self, PyObject *timeout)
 {
     struct dragon_message message;
     int64_t deadline_ns;
     int r;
 
-    if (require_open(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
+    if (dragon_py_channel_require(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
         return NULL;
     r = dragon_channel_try_receive(&self->channel, &message);
-    if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE)) {
-        do {
-            Py_BEGIN_ALLOW_THREADS
-            r = dragon_channel_receive(&self->channel, &message, dragon_py_next_look(deadline_ns));
-            Py_END_ALLOW_THREADS
-        } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
-    }
+    if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE))
+        r = wait_and_receive(self, &message, deadline_ns);
     if (r == DRAGON_CHANNEL_EMPTY)
         Py_RETURN_NONE;
     if (r != 0) {
-        fail(self, r, "receive");
+        dragon_py_channel_fail(self, r, "receive");
         return NULL;
     }
     return unpack(self, &message);
@@ -474,15 +521,15 @@ PyDoc_STRVAR(watch_doc, "watch(events, timeout, /)\n--\n\n"
                         "Raises:\n"
                         "    Destroyed: the channel was destroyed.");
 
-static PyObject *channel_watch(struct channel *self, PyObject *args)
+static PyObject *channel_watch(struct dragon_py_channel *self, PyObject *args)
 {
     int64_t deadline_ns;
     unsigned int events;
     PyObject *timeout;
     int r;
 
-    if (!PyArg_ParseTuple(args, "IO:watch", &events, &timeout) || require_open(self) < 0 ||
-        dragon_py_deadline(timeout, &deadline_ns) < 0)
+    if (!PyArg_ParseTuple(args, "IO:watch", &events, &timeout) ||
+        dragon_py_channel_require(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
         return NULL;
     if (dragon_channel_has_event(&self->channel, events))
         Py_RETURN_TRUE;
@@ -494,7 +541,7 @@ static PyObject *channel_watch(struct channel *self, PyObject *args)
     if (r == DRAGON_CHANNEL_NOT_YET)
         Py_RETURN_FALSE;
     if (r != 0) {
-        fail(self, r, "poll");
+        dragon_py_channel_fail(self, r, "poll");
         return NULL;
     }
     Py_RETURN_TRUE;
@@ -502,29 +549,33 @@ static PyObject *channel_watch(struct channel *self, PyObject *args)
 
 PyDoc_STRVAR(count_doc, "count()\n--\n\nMessages in the channel at this moment.");
 
-static PyObject *channel_count(struct channel *self, PyObject *Py_UNUSED(unused))
+static PyObject *channel_count(struct dragon_py_channel *self, PyObject *Py_UNUSED(unused))
 {
-    if (require_open(self) < 0)
+    if (dragon_py_channel_require(self) < 0)
         return NULL;
     return PyLong_FromUnsignedLongLong(dragon_channel_count(&self->channel));
 }
 
-PyDoc_STRVAR(facts_doc, "facts()\n--\n\n(uid, capacity, block_size), as it was made.");
+PyDoc_STRVAR(facts_doc,
+             "facts()\n--\n\n"
+             "(uid, capacity, block_size, lock_type, flow_control, is_semaphore), as it\n"
+             "was made.");
 
-static PyObject *channel_facts(struct channel *self, PyObject *Py_UNUSED(unused))
+static PyObject *channel_facts(struct dragon_py_channel *self, PyObject *Py_UNUSED(unused))
 {
-    const struct channel_state *shared = self->base.object.state;
+    const struct dragon_py_channel_state *shared = dragon_py_channel_state(self);
 
     if (dragon_py_object_require(&self->base, "Channel") < 0)
         return NULL;
-    return Py_BuildValue("(KKK)", (unsigned long long)shared->uid,
+    return Py_BuildValue("(KKKIIO)", (unsigned long long)shared->uid,
                          (unsigned long long)shared->shared.max_messages,
-                         (unsigned long long)shared->block_bytes);
+                         (unsigned long long)shared->block_bytes, shared->lock_type,
+                         shared->flow_control, shared->is_semaphore ? Py_True : Py_False);
 }
 
 PyDoc_STRVAR(place_doc, "place()\n--\n\n(offset, generation) of the channel in its pool.");
 
-static PyObject *channel_place(struct channel *self, PyObject *Py_UNUSED(unused))
+static PyObject *channel_place(struct dragon_py_channel *self, PyObject *Py_UNUSED(unused))
 {
     if (dragon_py_object_require(&self->base, "Channel") < 0)
         return NULL;
@@ -557,10 +608,25 @@ static PyType_Slot channel_slots[] = {
 
 static PyType_Spec channel_spec = {
     .name = "_dragon.Channel",
-    .basicsize = sizeof(struct channel),
+    .basicsize = sizeof(struct dragon_py_channel),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = channel_slots,
 };
+
+/* To those that the specification names: a type has one table of them. */
+static int add_methods(PyTypeObject *type, PyMethodDef *methods)
+{
+    for (PyMethodDef *method = methods; method->ml_name; method++) {
+        PyObject *descriptor = PyDescr_NewMethod(type, method);
+        int r =
+            descriptor ? PyObject_SetAttrString((PyObject *)type, method->ml_name, descriptor) : -1;
+
+        Py_XDECREF(descriptor);
+        if (r < 0)
+            return -1;
+    }
+    return 0;
+}
 
 int dragon_py_channel_add(PyObject *module)
 {
@@ -568,6 +634,8 @@ int dragon_py_channel_add(PyObject *module)
 
     state->channel_type = dragon_py_add_type(module, &channel_spec, state->object_type);
     if (!state->channel_type)
+        return -1;
+    if (add_methods(state->channel_type, dragon_py_channel_sync_methods) < 0)
         return -1;
     if (PyModule_AddIntConstant(module, "CHANNEL_NAME_BYTES", SLOT_BYTES) < 0)
         return -1;

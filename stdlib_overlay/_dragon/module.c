@@ -213,7 +213,8 @@ static int module_exec(PyObject *module)
         add_exceptions,      dragon_py_object_add,    dragon_py_block_add,
         dragon_py_codec_add, dragon_py_queue_add,     dragon_py_semaphore_add,
         dragon_py_event_add, dragon_py_condition_add, dragon_py_barrier_add,
-        dragon_py_pool_add,  dragon_py_channel_add,   dragon_py_lock_add,
+        dragon_py_pool_add,  dragon_py_channel_add,   dragon_py_channel_set_add,
+        dragon_py_lock_add,
     };
 
     for (size_t i = 0; i < sizeof adders / sizeof adders[0]; i++)

@@ -69,6 +69,7 @@ int dragon_py_codec_add(PyObject *module);
 int dragon_py_pool_add(PyObject *module);
 int dragon_py_channel_add(PyObject *module);
 int dragon_py_lock_add(PyObject *module);
+int dragon_py_channel_set_add(PyObject *module);
 
 /* queue.Full and queue.Empty. Borrowed, or NULL with an exception. */
 PyObject *dragon_py_queue_full(struct dragon_py_state *state);

@@ -370,7 +370,7 @@ class Channel:
         if other is not None and other._is_usable():
             raise _wrong(f"this process has a channel of number {c_uid}")
         try:
-            channel = _dragon.Channel.create(mem_pool._require(), c_uid, most, block)
+            channel = _dragon.Channel.create(mem_pool._require(), c_uid, most, block, 0, 0, None)
         except (OSError, MemoryError, DragonPoolError) as error:
             text = f"cannot create channel {c_uid}: {error}"
             raise ChannelError(text, DragonError.FAILURE) from error
@@ -382,7 +382,7 @@ class Channel:
         self._pool = pool
         self._is_creator = is_creator
         self._serialized: bytes | None = None
-        self._uid, self._capacity, self._block_size = channel.facts()
+        self._uid, self._capacity, self._block_size = channel.facts()[:3]
 
     @classmethod
     def attach(cls, ch_ser: bytes, mem_pool: MemoryPool | None = None) -> Channel:
