@@ -349,6 +349,11 @@ class Allocation:
     def n_views(self) -> int:
         """Return how many views of it exist here."""
 
+BARRIER_MAX_PARTIES: int
+BARRIER_PASSED: int  # outcomes of Channel.barrier_*
+BARRIER_LAST: int
+BARRIER_BROKEN: int
+BARRIER_NOT_YET: int
 CHANNEL_NAME_BYTES: int  # the longest description that Channel.send_name takes
 
 @final
@@ -425,13 +430,13 @@ class Channel(Object):
         """Return the number of units, at this moment."""
 
     def barrier_arrive(self, timeout: float | None, /) -> tuple[int, int, int]:
-        """Return outcome (0 wait, 1 last, 2 broken, 3 not in time), generation and index."""
+        """Return BARRIER_PASSED (wait now), _LAST, _BROKEN or _NOT_YET, generation and index."""
 
     def barrier_wait(self, generation: int, index: int, timeout: float | None, /) -> int:
-        """Return 0 (all are released), 2 (broken) or 3 (not in time)."""
+        """Return BARRIER_PASSED, _BROKEN or _NOT_YET (call again)."""
 
     def barrier_finish(self) -> int | None:
-        """Release all. Return 0, or 2 (broken); None: not this thread's to do."""
+        """Release all. Return BARRIER_PASSED or _BROKEN; None: not this thread's to do."""
 
     def barrier_abort(self) -> None:
         """Break the barrier."""

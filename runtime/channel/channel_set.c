@@ -8,17 +8,20 @@
 #include "wait/spin.h"
 
 #include <errno.h>
-#include <string.h>
 
 _Static_assert(DRAGON_CHANNEL_SET_ASLEEP == DRAGON_OS_FUTEX_MANY, "as the system has it");
+
+struct member {
+    struct dragon_channel *channel;
+};
 
 struct dragon_channel_set {
     size_t n;
     unsigned events;
     _Atomic uint64_t first; /* where the next look begins; a hint that threads overwrite */
     struct dragon_spin spin;
-    struct dragon_eventcount never; /* to nap on: nobody wakes it */
-    struct dragon_channel *members[];
+    _Atomic uint32_t never; /* to nap on: nobody wakes it */
+    struct member members[];
 };
 
 int dragon_channel_set_create(struct dragon_channel *const *channels, size_t n, unsigned events,
@@ -26,15 +29,15 @@ int dragon_channel_set_create(struct dragon_channel *const *channels, size_t n, 
 {
     struct dragon_channel_set *set;
 
-    if (n > (SIZE_MAX - sizeof *set) / sizeof *channels)
+    if (n > (SIZE_MAX - sizeof *set) / sizeof(struct member))
         return dragon_error_origin(-ENOMEM);
-    set = dragon_alloc_zeroed(sizeof *set + n * sizeof *channels);
+    set = dragon_alloc_zeroed(sizeof *set + n * sizeof(struct member));
     if (!set)
         return dragon_error_origin(-ENOMEM);
     set->n = n;
     set->events = events;
     for (size_t i = 0; i < n; i++)
-        set->members[i] = channels[i];
+        set->members[i].channel = channels[i];
     *set_out = set;
     return 0;
 }
@@ -63,8 +66,9 @@ static int look(struct dragon_channel_set *set, size_t *index_out, unsigned *eve
 
     for (size_t i = 0; i < set->n; i++) {
         size_t at = (first + i) % set->n;
-        bool is_destroyed = dragon_channel_is_destroyed(set->members[at]);
-        unsigned events = is_destroyed ? 0 : events_of(set->members[at], set->events);
+        const struct dragon_channel *channel = set->members[at].channel;
+        bool is_destroyed = dragon_channel_is_destroyed(channel);
+        unsigned events = is_destroyed ? 0 : events_of(channel, set->events);
 
         if (!is_destroyed && events == 0)
             continue;
@@ -97,7 +101,7 @@ static unsigned announce(struct dragon_channel_set *set, struct dragon_os_futex 
     unsigned n = set->n < DRAGON_OS_FUTEX_MANY ? (unsigned)set->n : DRAGON_OS_FUTEX_MANY;
 
     for (unsigned i = 0; i < n; i++) {
-        struct dragon_channel_shared *shared = set->members[i]->shared;
+        struct dragon_channel_shared *shared = set->members[i].channel->shared;
 
         futexes_out[i].value = dragon_watchers_prepare(shared);
         futexes_out[i].word = &shared->watchers.sequence;
@@ -107,7 +111,7 @@ static unsigned announce(struct dragon_channel_set *set, struct dragon_os_futex 
 
 static int nap(struct dragon_channel_set *set, int64_t until_ns)
 {
-    return dragon_eventcount_park(&set->never, dragon_eventcount_prepare(&set->never), until_ns);
+    return dragon_os_futex_wait(&set->never, 0, until_ns);
 }
 
 /* 0: look again; _INTERRUPTED; -errno. */
@@ -123,7 +127,7 @@ static int sleep_until(struct dragon_channel_set *set, const struct dragon_os_fu
         until_ns = dragon_deadline_after_ns(DRAGON_CHANNEL_SET_NAP_NS);
         r = nap(set, dragon_deadline_earlier(deadline_ns, until_ns));
     }
-    if (r == DRAGON_OS_FUTEX_INTERRUPTED || r == DRAGON_EVENTCOUNT_INTERRUPTED)
+    if (r == DRAGON_OS_FUTEX_INTERRUPTED)
         return DRAGON_CHANNEL_SET_INTERRUPTED;
     return r < 0 ? dragon_error_trace(r) : 0;
 }

@@ -639,5 +639,5 @@ int dragon_py_channel_add(PyObject *module)
         return -1;
     if (PyModule_AddIntConstant(module, "CHANNEL_NAME_BYTES", SLOT_BYTES) < 0)
         return -1;
-    return 0;
+    return dragon_py_channel_add_outcomes(module);
 }

@@ -62,6 +62,9 @@ int dragon_py_channel_enter_blocked(struct dragon_py_channel *self);
 /* Methods of _dragon.Channel; ends with a NULL. */
 extern PyMethodDef dragon_py_channel_sync_methods[];
 
+/* The constants BARRIER_* of the module. 0, or -1 with an exception. */
+int dragon_py_channel_add_outcomes(PyObject *module);
+
 /* Ready the semaphore or the barrier of a new channel. 0 or -errno. */
 int dragon_py_channel_init_sync(struct dragon_py_channel *self, uint32_t value, uint32_t maximum);
 

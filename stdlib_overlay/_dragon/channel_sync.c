@@ -11,7 +11,22 @@
 #include "wait.h"
 
 /* How an operation on a barrier ended, for Python. */
-enum outcome { ARRIVED, LAST, BROKEN, NOT_YET };
+enum outcome { PASSED, LAST, BROKEN, NOT_YET };
+
+int dragon_py_channel_add_outcomes(PyObject *module)
+{
+    static const char *const names[] = {
+        [PASSED] = "BARRIER_PASSED",
+        [LAST] = "BARRIER_LAST",
+        [BROKEN] = "BARRIER_BROKEN",
+        [NOT_YET] = "BARRIER_NOT_YET",
+    };
+
+    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++)
+        if (PyModule_AddIntConstant(module, names[i], i) < 0)
+            return -1;
+    return PyModule_AddIntConstant(module, "BARRIER_MAX_PARTIES", DRAGON_BARRIER_MAX_PARTIES);
+}
 
 static int require_semaphore(struct dragon_py_channel *self)
 {
@@ -166,7 +181,7 @@ static int outcome_of(struct dragon_py_channel *self, int r)
         return -1;
     switch (r) {
     case 0:
-        return ARRIVED;
+        return PASSED;
     case DRAGON_BARRIER_LAST:
         return LAST;
     case DRAGON_BARRIER_BROKEN:
@@ -189,8 +204,8 @@ static void become_leader(struct dragon_py_channel *self, const struct dragon_ba
 PyDoc_STRVAR(barrier_arrive_doc,
              "barrier_arrive(timeout, /)\n--\n\n"
              "Arrive; waits while an action is run. (outcome, generation, index), outcome being\n"
-             "0: wait now; 1: the last, run the action and call barrier_finish in this thread;\n"
-             "2: the barrier is broken; 3: not in time.");
+             "BARRIER_PASSED: wait now; _LAST: run the action and call barrier_finish in this\n"
+             "thread; _BROKEN; _NOT_YET: not in time.");
 
 static PyObject *barrier_arrive(struct dragon_py_channel *self, PyObject *timeout)
 {
@@ -218,8 +233,8 @@ static PyObject *barrier_arrive(struct dragon_py_channel *self, PyObject *timeou
 
 PyDoc_STRVAR(barrier_wait_doc,
              "barrier_wait(generation, index, timeout, /)\n--\n\n"
-             "Wait for the others at the place that barrier_arrive gave. 0: all are released;\n"
-             "2: the barrier broke; 3: not in time, may be called again.");
+             "Wait for the others at the place that barrier_arrive gave. BARRIER_PASSED; _BROKEN;\n"
+             "_NOT_YET: not in time, may be called again.");
 
 static PyObject *barrier_wait(struct dragon_py_channel *self, PyObject *args)
 {
@@ -248,8 +263,8 @@ static PyObject *barrier_wait(struct dragon_py_channel *self, PyObject *args)
 
 PyDoc_STRVAR(barrier_finish_doc,
              "barrier_finish()\n--\n\n"
-             "Release all, after the action, in the thread that was the last to arrive. 0; 2: the\n"
-             "barrier broke meanwhile; None: this thread is not the one.");
+             "Release all, after the action, in the thread that was the last to arrive.\n"
+             "BARRIER_PASSED; _BROKEN; None: this thread is not the one.");
 
 static PyObject *barrier_finish(struct dragon_py_channel *self, PyObject *Py_UNUSED(unused))
 {
@@ -257,7 +272,7 @@ static PyObject *barrier_finish(struct dragon_py_channel *self, PyObject *Py_UNU
         return NULL;
     if (!is_leader(self))
         Py_RETURN_NONE;
-    return PyLong_FromLong(finish(self, true) ? ARRIVED : BROKEN);
+    return PyLong_FromLong(finish(self, true) ? PASSED : BROKEN);
 }
 
 PyDoc_STRVAR(barrier_abort_doc, "barrier_abort()\n--\n\n"
