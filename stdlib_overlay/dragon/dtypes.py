@@ -11,6 +11,8 @@ __all__ = [
     "ADAPTIVE_WAIT",
     "DEFAULT_WAIT_MODE",
     "IDLE_WAIT",
+    "RECV_SYNC_MANUAL",
+    "RECV_SYNC_SIGNAL",
     "SPIN_WAIT",
     "WHEN_BUFFERED",
     "WHEN_DEPOSITED",
@@ -19,6 +21,7 @@ __all__ = [
     "DragonError",
     "DragonException",
     "DragonObjectDestroyed",
+    "RecvNotifType",
     "ReturnWhen",
     "WaitMode",
     "get_rc_string",
@@ -68,6 +71,13 @@ class ReturnWhen(enum.IntEnum):
     WHEN_RECEIVED = 3
 
 
+class RecvNotifType(enum.IntEnum):
+    """How a receiver learns of a message."""
+
+    RECV_SYNC_SIGNAL = 0
+    RECV_SYNC_MANUAL = 1
+
+
 IDLE_WAIT: Final = WaitMode.IDLE_WAIT
 SPIN_WAIT: Final = WaitMode.SPIN_WAIT
 ADAPTIVE_WAIT: Final = WaitMode.ADAPTIVE_WAIT
@@ -77,6 +87,9 @@ WHEN_IMMEDIATE: Final = ReturnWhen.WHEN_IMMEDIATE
 WHEN_BUFFERED: Final = ReturnWhen.WHEN_BUFFERED
 WHEN_DEPOSITED: Final = ReturnWhen.WHEN_DEPOSITED
 WHEN_RECEIVED: Final = ReturnWhen.WHEN_RECEIVED
+
+RECV_SYNC_SIGNAL: Final = RecvNotifType.RECV_SYNC_SIGNAL
+RECV_SYNC_MANUAL: Final = RecvNotifType.RECV_SYNC_MANUAL
 
 
 def get_rc_string(rc: int) -> str:

@@ -1,5 +1,6 @@
 """dragon.channels, under plain python3 and under dragon."""
 
+import gc
 import os
 import pickle
 import random
@@ -8,13 +9,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from channel_support import MIB, SHM, in_thread, lets_others_run
 
+import dragon.dtypes
+from dragon import channels
 from dragon.channels import (
+    ADAPTIVE_WAIT,
+    BUF_READ,
+    BUF_WRITE,
+    GREEDY,
+    IDLE_WAIT,
+    MASQUERADE_AS_REMOTE,
+    MSGS_FLOW_CONTROL,
+    NO_FLAGS,
     POLLEMPTY,
     POLLFULL,
     POLLIN,
@@ -22,59 +34,43 @@ from dragon.channels import (
     POLLOUT,
     POLLSIZE,
     Channel,
+    ChannelBarrierBroken,
     ChannelDestroyed,
     ChannelEmpty,
     ChannelError,
+    ChannelFlags,
     ChannelFull,
     ChannelHandleNotOpenError,
     ChannelRecvError,
+    ChannelRecvH,
     ChannelRecvTimeout,
+    ChannelRemoteOperationNotSupported,
     ChannelSendError,
+    ChannelSendH,
     ChannelSendTimeout,
+    ChannelSetError,
+    ChannelSetTimeout,
+    ChannelTimeout,
+    ChannelValueError,
+    EventType,
+    FlowControl,
+    LockType,
     Message,
+    OwnershipOnSend,
     PollResult,
+    discard_gateways,
+    register_gateways_from_env,
     transfer_ownership_on_send,
+)
+from dragon.dtypes import (
+    RECV_SYNC_MANUAL,
+    RECV_SYNC_SIGNAL,
+    DragonException,
+    DragonObjectDestroyed,
 )
 from dragon.managed_memory import MemoryAlloc, MemoryPool
 
-MIB = 1 << 20
-SHM = Path("/dev/shm")
 SIZES = [0, 1, 8, 79, 80, 81, 1000, 70_000]  # 80 bytes travel in the channel itself
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    name = f"test{os.getpid()}x{random.getrandbits(40):x}"
-    yield name
-    for file in SHM.glob(f"D{name}*M"):
-        file.unlink()
-
-
-@pytest.fixture
-def pool(name: str) -> Iterator[MemoryPool]:
-    with MemoryPool(4 * MIB, name, 7) as pool:
-        yield pool
-
-
-@pytest.fixture
-def channel(pool: MemoryPool) -> Iterator[Channel]:
-    with Channel(pool, 3) as channel:
-        yield channel
-
-
-def in_thread(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """Start work in a thread; the list gets its result or exception."""
-    results: list[Any] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except ChannelError as error:
-            results.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread, results
 
 
 # ---- making ----
@@ -93,6 +89,15 @@ def test_a_new_channel_is_empty_and_knows_itself(pool: MemoryPool, channel: Chan
         ({"block_size": "1024"}, ChannelError),
         ({"capacity": 0}, ChannelError),
         ({"capacity": 2**64}, ChannelError),
+        ({"lock_type": 3}, ChannelError),
+        ({"lock_type": "FIFO"}, ChannelError),
+        ({"fc_type": 4}, ChannelError),
+        ({"flags": 2}, ChannelError),
+        ({"flags": "x"}, ChannelError),
+        ({"flags": MASQUERADE_AS_REMOTE}, NotImplementedError),
+        ({"max_spinners": -1}, ChannelError),
+        ({"max_event_bcasts": "8"}, ChannelError),
+        ({"def_alloc_pool": 3}, ChannelError),
         ({"c_uid": -1}, OverflowError),
         ({"c_uid": 2**64}, OverflowError),
         ({"c_uid": "1"}, TypeError),
@@ -105,6 +110,38 @@ def test_a_bad_argument_is_an_error(
     with pytest.raises(kind):
         Channel(**({"mem_pool": pool, "c_uid": 5} | arguments))
     assert pool.current_allocations == 0
+
+
+def test_a_channel_keeps_what_it_was_made_with(pool: MemoryPool) -> None:
+    arguments = (pool, 9, 2048, 5, GREEDY, MSGS_FLOW_CONTROL, NO_FLAGS, pool, 3, 4)
+    with Channel(*arguments) as channel, pickle.loads(pickle.dumps(channel)) as other:
+        for same in [channel, other]:
+            assert (same.block_size, same.capacity) == (2048, 5)
+            assert same.lock_type is LockType.GREEDY
+            assert same.fc_type is FlowControl.MSGS_FLOW_CONTROL
+    with Channel(pool, 9) as channel:
+        assert channel.lock_type is LockType.LITE
+        assert channel.fc_type is FlowControl.NO_FLOW_CONTROL
+        assert channel.default_alloc_pool is pool
+
+
+def test_names_have_the_numbers_that_programs_know() -> None:
+    numbers = dict.fromkeys(range(20))
+    del numbers[8]
+    assert [event.value for event in EventType] == list(numbers)
+    assert (EventType.POLLBARRIER, EventType.SEMAPHORE_PEEK) == (9, 18)
+    assert POLLIN | POLLOUT == POLLINOUT
+    for kind in [EventType, LockType, FlowControl, ChannelFlags, OwnershipOnSend]:
+        for member in kind:
+            assert getattr(channels, member.name) is member
+    for name in channels.__all__:
+        assert hasattr(channels, name)
+    assert (BUF_READ, BUF_WRITE) == (0x100, 0x200)
+
+
+def test_a_channel_needs_arguments() -> None:
+    with pytest.raises(TypeError):
+        Channel()  # type: ignore[call-arg]
 
 
 def test_a_number_is_used_once_at_a_time(pool: MemoryPool, channel: Channel) -> None:
@@ -174,6 +211,47 @@ def test_received_bytes_leave_nothing_in_the_pool(pool: MemoryPool, channel: Cha
             sendh.send_bytes(bytes(size))
             recvh.recv_bytes()
     assert pool.current_allocations == before
+
+
+def test_bytes_may_lie_in_another_pool_than_the_channel(name: str, channel: Channel) -> None:
+    with (
+        MemoryPool(MIB, name[-8:], 8) as other,
+        Channel.attach(channel.serialize(), other) as sender,
+        pickle.loads(pickle.dumps(sender)) as copy,
+        channel.recvh() as recvh,
+    ):
+        assert sender.default_alloc_pool is other
+        assert copy.default_alloc_pool.muid == 8
+        assert channel.default_alloc_pool is not other
+        for channel_of in [sender, copy]:
+            for size in SIZES:
+                with channel_of.sendh() as sendh:
+                    sendh.send_bytes(b"x" * size, timeout=1)
+                assert other.current_allocations == (size > 80)
+                assert recvh.recv_bytes(timeout=0) == b"x" * size
+                assert other.current_allocations == 0
+
+
+def test_bytes_that_do_not_fit_into_the_other_pool_are_an_error(
+    name: str, pool: MemoryPool
+) -> None:
+    with (
+        MemoryPool(MIB, name[-8:], 8) as other,
+        Channel(pool, 9, 1024, 1) as channel,
+        Channel.attach(channel.serialize(), other) as sender,
+        sender.sendh() as sendh,
+    ):
+        with pytest.raises(ChannelSendError):
+            sendh.send_bytes(bytes(2 * MIB))
+        kept = other.alloc(other.free_space - 100_000)
+        with pytest.raises(ChannelSendTimeout):
+            sendh.send_bytes(bytes(200_000), timeout=0.05)
+        kept.free()
+        sendh.send_bytes(b"")
+        for timeout, kind in [(0, ChannelFull), (0.05, ChannelSendTimeout)]:
+            with pytest.raises(kind):
+                sendh.send_bytes(bytes(1000), timeout=timeout)
+        assert other.current_allocations == 0
 
 
 # ---- messages ----
@@ -304,6 +382,24 @@ def test_a_destroyed_message_has_no_memory(pool: MemoryPool) -> None:
         Message.create_alloc(pool, 2**40)
 
 
+def test_a_view_of_a_destroyed_message_does_not_show_it_any_more(
+    pool: MemoryPool, channel: Channel
+) -> None:
+    with channel.sendh() as sendh, channel.recvh() as recvh:
+        for size in [10, 10_000]:
+            msg = Message.create_alloc(pool, size)
+            msg.bytes_memview()[:5] = b"hello"
+            sendh.send(msg)
+            sendh.send(msg)  # a copy may be sent again and again
+            msg.destroy()
+            for _ in range(2):
+                got = recvh.recv()
+                view = got.bytes_memview()
+                assert bytes(view[:5]) == b"hello"
+                got.destroy(free_mem=True)
+                assert size == 10 or bytes(view[:5]) != b"hello"
+
+
 def test_no_room_for_a_copy_is_an_error_and_nothing_was_sent(
     pool: MemoryPool, channel: Channel
 ) -> None:
@@ -324,6 +420,59 @@ def test_a_handle_is_to_be_opened(channel: Channel) -> None:
         channel.sendh().close()
     with pytest.raises(NotImplementedError):
         pickle.dumps(channel.sendh())
+
+
+@pytest.mark.parametrize("mode", [IDLE_WAIT, 1, "2", "SPIN_WAIT", ADAPTIVE_WAIT])
+def test_a_mode_is_an_object_a_number_or_a_name(channel: Channel, mode: Any) -> None:
+    with channel.sendh("WHEN_DEPOSITED", mode) as sendh, channel.recvh(wait_mode=mode) as recvh:
+        sendh.send_bytes(b"x")
+        assert channel.poll(0, mode)
+        assert recvh.recv_bytes() == b"x"
+
+
+@pytest.mark.parametrize("mode", [3, -1, "3", "WHENEVER", None, 1.5])
+def test_a_mode_that_does_not_exist_is_a_value_error(channel: Channel, mode: Any) -> None:
+    for use in [
+        lambda: channel.sendh(wait_mode=mode),
+        lambda: channel.recvh(wait_mode=mode),
+        lambda: channel.poll(0, mode),
+        lambda: channel.recvh(mode),
+    ]:
+        with pytest.raises(ValueError):
+            use()
+    with pytest.raises(ValueError):
+        channel.sendh(4 if str(mode) == "3" else mode)
+
+
+def test_messages_are_not_told_by_signals(channel: Channel) -> None:
+    assert channel.recvh(RECV_SYNC_MANUAL, None)
+    with pytest.raises(NotImplementedError):
+        channel.recvh(RECV_SYNC_SIGNAL, signal.SIGUSR1)
+    with pytest.raises(ValueError):
+        channel.recvh(signal=signal.SIGUSR1)
+
+
+def test_a_handle_is_opened_once_at_a_time(channel: Channel) -> None:
+    for handle in [channel.sendh(), channel.recvh()]:
+        for _ in range(2):
+            with handle, pytest.raises(ChannelError):
+                handle.open()
+    for kind in [ChannelSendH, ChannelRecvH]:
+        with pytest.raises(ChannelError):
+            kind(None)
+
+
+def test_other_threads_run_while_one_waits(pool: MemoryPool) -> None:
+    with (
+        Channel(pool, 9, capacity=1) as channel,
+        channel.sendh() as sendh,
+        channel.recvh() as recvh,
+    ):
+        send, receive = lambda: sendh.send_bytes(b"x"), recvh.recv_bytes
+        assert lets_others_run(receive, send) == b"x"
+        assert lets_others_run(channel.poll, send) is True
+        assert lets_others_run(send, receive) is None
+        assert lets_others_run(lambda: channel.poll(event_mask=POLLEMPTY), receive) is True
 
 
 def test_time_outs_of_a_receive(channel: Channel) -> None:
@@ -567,12 +716,141 @@ def test_no_change_of_a_description_leads_anywhere_else(channel: Channel) -> Non
                 Channel.attach(bytes(changed))
 
 
+def test_public_types_are_at_home_in_the_public_module() -> None:
+    for name in channels.__all__:
+        public = getattr(channels, name)
+        if isinstance(public, type):
+            assert (public.__module__, public.__qualname__) == ("dragon.channels", name)
+            assert pickle.loads(pickle.dumps(public)) is public
+
+
+@pytest.mark.parametrize("name", [n for n in channels.__all__ if n not in dir(dragon.dtypes)])
+def test_every_error_can_be_pickled(name: str) -> None:
+    kind = getattr(channels, name)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        copy = pickle.loads(pickle.dumps(kind("what", 5)))
+        assert (type(copy), copy.msg, copy.lib_err) == (kind, "what", 5)
+        assert isinstance(copy, DragonException)
+
+
+@pytest.mark.parametrize(
+    "kind, bases",
+    [
+        (ChannelTimeout, (ChannelError, TimeoutError)),
+        (ChannelSendTimeout, (ChannelSendError, TimeoutError)),
+        (ChannelFull, (ChannelSendError, TimeoutError)),
+        (ChannelRecvTimeout, (ChannelRecvError, TimeoutError)),
+        (ChannelEmpty, (ChannelRecvError, TimeoutError)),
+        (ChannelValueError, (ChannelError, ValueError)),
+        (ChannelBarrierBroken, (ChannelError, threading.BrokenBarrierError)),
+        (ChannelDestroyed, (ChannelError, DragonObjectDestroyed)),
+        (ChannelSetTimeout, (ChannelSetError, TimeoutError)),
+    ],
+)
+def test_an_error_is_what_programs_expect(
+    kind: type[Exception], bases: tuple[type[Exception], ...]
+) -> None:
+    for base in bases:
+        assert issubclass(kind, base)
+
+
 def test_errors_can_be_pickled(channel: Channel) -> None:
     with channel.recvh() as recvh, pytest.raises(ChannelEmpty) as caught:
         recvh.recv(timeout=0)
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (type(copy), str(copy)) == (ChannelEmpty, str(caught.value))
     assert "DRAGON_CHANNEL_EMPTY" in str(copy)
+
+
+def test_of_two_threads_that_destroy_a_channel_one_succeeds(pool: MemoryPool) -> None:
+    for number in range(50):
+        channel = Channel(pool, number)
+        other = Channel.attach(channel.serialize())
+        with channel.sendh() as sendh:
+            for size in [10, 1000, 10_000]:
+                sendh.send_bytes(bytes(size))
+        start = threading.Barrier(4)
+
+        def destroy(which: Channel, start: threading.Barrier = start) -> str:
+            start.wait()
+            which.destroy()
+            return "destroyed"
+
+        threads = [in_thread(lambda ch=ch: destroy(ch)) for ch in [channel, other] * 2]
+        for thread, _results in threads:
+            thread.join()
+        results = [results[0] for _thread, results in threads]
+        assert results.count("destroyed") == 1
+        assert sum(isinstance(result, ChannelDestroyed) for result in results) == 3
+    del channel, other, threads, thread, results
+    gc.collect()  # the errors' tracebacks know the list that knows the errors
+    assert pool.current_allocations == 0
+
+
+# ---- more than one machine, and the runtime ----
+
+
+def test_what_needs_another_machine_says_so(
+    channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for use in [lambda: Channel.ta_update_nodes([(1, "10.0.0.1")]), channel.notify_on_destroy]:
+        with pytest.raises(ChannelRemoteOperationNotSupported, match="one machine"):
+            use()
+    discard_gateways()
+    register_gateways_from_env()
+    monkeypatch.setenv("DRAGON_GW1", "x")
+    with pytest.raises(ChannelRemoteOperationNotSupported):
+        register_gateways_from_env()
+
+
+@pytest.mark.skipif("_dragon_launch" in sys.builtin_module_names, reason="about plain python3")
+def test_a_process_local_channel_needs_the_runtime(pool: MemoryPool, channel: Channel) -> None:
+    with pytest.raises(ChannelError, match="run the program with `dragon`"):
+        Channel.make_process_local(pool)
+    with pytest.raises(ChannelError):
+        channel.destroy_process_local()
+
+
+PROCESS_LOCAL = """
+import sys
+from dragon.channels import Channel, ChannelError
+from dragon.managed_memory import MemoryPool
+pool = MemoryPool.attach(bytes.fromhex(sys.argv[1]))
+kept, early = (Channel.make_process_local(pool, 512, 7, timeout=1) for _ in range(2))
+early.destroy_process_local()
+print(kept.serialize().hex(), kept.capacity, kept.block_size, kept.cuid >= 2**63)
+for use in [early.destroy_process_local, lambda: Channel.make_process_local()]:
+    try:
+        use()
+    except ChannelError as error:
+        print(type(error).__name__)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif("_dragon_launch" not in sys.builtin_module_names, reason="needs the runtime")
+@pytest.mark.slow
+def test_a_process_local_channel_goes_with_its_process(pool: MemoryPool) -> None:
+    before = pool.current_allocations
+    arguments = [sys.executable, "-c", PROCESS_LOCAL, pool.serialize().hex()]
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        words, *shape = process.stdout.readline().split()
+        assert shape == ["7", "512", "True"]
+        with Channel.attach(bytes.fromhex(words)) as channel, channel.sendh() as sendh:
+            sendh.send_bytes(bytes(1000))
+            process.stdin.close()
+            assert process.stdout.read().split() == ["ChannelDestroyed", "ChannelError"]
+            assert process.wait(20) == 0
+            with pytest.raises(ChannelDestroyed):
+                sendh.send_bytes(b"")
+        with pytest.raises(ChannelDestroyed):
+            Channel.attach(bytes.fromhex(words))
+    del channel, sendh
+    assert pool.current_allocations == before
 
 
 # ---- other processes ----
@@ -625,8 +903,7 @@ from dragon.managed_memory import MemoryPool
 
 
 def work(descriptors):
-    channel = Channel.attach(descriptors.get())
-    answers = Channel.attach(descriptors.get())
+    channel, answers = (Channel.attach(words) for words in descriptors.get())
     with channel.recvh() as recvh, answers.sendh() as sendh:
         with recvh.recv() as message:
             sendh.send_bytes(message.tobytes().upper())
@@ -641,8 +918,7 @@ if __name__ == "__main__":
     processes = [multiprocessing.Process(target=work, args=(descriptors,)) for _ in range(2)]
     for process in processes:
         process.start()
-        descriptors.put(channel.serialize())
-        descriptors.put(answers.serialize())
+        descriptors.put((channel.serialize(), answers.serialize()))
     with channel.sendh() as sendh, answers.recvh() as recvh:
         for _ in processes:
             message = Message.create_alloc(pool, 32)
