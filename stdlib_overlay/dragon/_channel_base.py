@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import threading
-from typing import Final, TypeVar
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 
 from dragon.dtypes import DragonException, DragonObjectDestroyed
 from dragon.rc import DragonError
@@ -208,6 +209,36 @@ class PollResult:
 
     def __repr__(self) -> str:
         return f"PollResult(value={self.value}, rc={self.rc})"
+
+
+# ---- what classes share ----
+
+
+class Context:
+    """A context manager; what its end means is ``_leave``."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leave(kind is not None)
+
+    def _leave(self, has_raised: bool) -> None:
+        """End the use; has_raised: the body did not come to its end."""
+        raise NotImplementedError
+
+
+class OfOneProcess:
+    """What cannot be passed on to another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        text = f"a {type(self).__name__} belongs to its process: pass on the channel"
+        raise NotImplementedError(text)
 
 
 # ---- errors and checks ----

@@ -19,7 +19,6 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from dragon._channel_base import (
@@ -30,6 +29,8 @@ from dragon._channel_base import (
     ChannelRecvError,
     ChannelRecvTimeout,
     ChannelSendError,
+    Context,
+    OfOneProcess,
     check_least,
     check_timeout,
     wrong,
@@ -74,7 +75,7 @@ def _option(options: Options | Mapping[str, Any] | None, name: str) -> Any:
     return getattr(options, name, None)
 
 
-class _File:
+class _File(Context, OfOneProcess):
     """What all of them are: opened and closed, readable or writable, no lines, no positions."""
 
     _is_open = False
@@ -115,20 +116,12 @@ class _File:
         self.open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is None:
+    def _leave(self, has_raised: bool) -> None:
+        if not has_raised:
             self.close()
         elif self._is_open:
             self._is_open = False
             self._give_up()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise NotImplementedError("a file belongs to its process: pass on the channel")
 
 
 # ---- writing ----

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import _dragon
 from dragon._channel_base import (
@@ -21,7 +20,9 @@ from dragon._channel_base import (
     ChannelRecvTimeout,
     ChannelSendError,
     ChannelSendTimeout,
+    Context,
     HandleDefault,
+    OfOneProcess,
     OwnershipOnSend,
     Timeout,
     cast,
@@ -97,7 +98,7 @@ class Ends:
         return self._channel
 
 
-class _Handle:
+class _Handle(Context, OfOneProcess):
     """What both kinds of handle have: they are opened, closed, and have a time-out."""
 
     def __init__(self, channel: Ends, wait_mode: Mode, timeout: float | None) -> None:
@@ -138,17 +139,9 @@ class _Handle:
         self.open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _leave(self, has_raised: bool) -> None:
         if self._is_open:
             self.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise NotImplementedError("a handle belongs to its process: pass on the channel")
 
 
 class ChannelSendH(_Handle):
@@ -434,7 +427,8 @@ class ChannelRecvH(_Handle):
     def _take(self, blocking: bool, timeout: Timeout) -> Found:
         channel = self._require()
         seconds = self._seconds(blocking, timeout)
-        place = getattr(self._ch._places, "at", None)
+        places = self._ch._places
+        place = None if places is None else getattr(places, "at", None)
         try:
             if place is None:
                 found = channel.receive(seconds)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import _dragon
-from dragon._channel_base import ChannelError, ChannelRecvError, check_word
+from dragon._channel_base import ChannelError, ChannelRecvError, Context, check_word
 from dragon.managed_memory import DragonMemoryError, DragonPoolError, MemoryAlloc, MemoryPool
 from dragon.rc import DragonError
 
@@ -15,7 +13,7 @@ Found = tuple[bytes | _dragon.Allocation, int, int, int, bool]
 _SCRIBBLED_BYTES = 4096  # of a message that is destroyed while it is viewed
 
 
-class Message:
+class Message(Context):
     """Bytes to send, or received, with two numbers of the sender's own.
 
     Made by ``create_alloc``, ``create_from_mem``, ``create_empty`` and ``ChannelRecvH.recv``. A
@@ -162,15 +160,7 @@ class Message:
         else:
             self._memory = self._memory.clone(0, data.nbytes)
 
-    def __enter__(self) -> Message:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _leave(self, has_raised: bool) -> None:
         if self._memory is not None:
             self.destroy()
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import _dragon
 from dragon._channel_base import (
@@ -15,8 +14,10 @@ from dragon._channel_base import (
     ChannelError,
     ChannelSetError,
     ChannelSetTimeout,
+    Context,
     EventType,
     LockType,
+    OfOneProcess,
     check_least,
     check_member,
     check_timeout,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from dragon.channels import Channel
 
 
-class ChannelSet:
+class ChannelSet(Context, OfOneProcess):
     """Channels that are waited for together, in one process.
 
     Events are levels: ``poll`` reports a channel as long as it is as event_mask says, however it
@@ -129,19 +130,8 @@ class ChannelSet:
         """End the use of the set; closing it again is fine. Its channels stay."""
         self._set = None
 
-    def __enter__(self) -> ChannelSet:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _leave(self, has_raised: bool) -> None:
         self.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise NotImplementedError("a set belongs to its process: pass on the channels")
 
 
 def _wrong(text: str) -> ChannelSetError:

@@ -13,7 +13,6 @@ import os
 import secrets
 import struct
 import weakref
-from types import TracebackType
 from typing import Any, Final
 
 import _dragon
@@ -67,6 +66,7 @@ from dragon._channel_base import (
     ChannelSetTimeout,
     ChannelTimeout,
     ChannelValueError,
+    Context,
     EventType,
     FlowControl,
     LockType,
@@ -190,7 +190,7 @@ BUF_WRITE: Final = 0x200
 _NO_POLLS: Final = {POLLNOTHING, CHANNEL_CLEANUP}
 
 
-class Channel(Ends):
+class Channel(Ends, Context):
     """An ordered queue of messages in a pool; or a semaphore; or a barrier.
 
     Usable from any thread and any process that has it. As a context manager it is destroyed at the
@@ -634,15 +634,7 @@ class Channel(Ends):
         """True: it is on this machine."""
         return True
 
-    def __enter__(self) -> Channel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _leave(self, has_raised: bool) -> None:
         if self._is_creator and self._is_usable():
             self.destroy()
         self._channel = None

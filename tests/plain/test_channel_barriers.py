@@ -236,6 +236,22 @@ def test_ctrl_c_ends_a_wait_and_it_may_be_taken_up_again(barrier: Channel) -> No
     assert sorted(results_of(waiters)) == [1, 2]
 
 
+def test_ctrl_c_ends_the_wait_for_an_action(pool: MemoryPool) -> None:
+    is_ready, may_release = threading.Event(), threading.Event()
+    with Channel(pool, 8, capacity=1) as channel:
+
+        def action() -> None:
+            is_ready.set()
+            may_release.wait()
+
+        thread, results = in_thread(lambda: arrive_and_receive(channel, action))
+        is_ready.wait()
+        ends_with_interrupt(lambda: channel.poll(event_mask=POLLBARRIER))
+        may_release.set()
+        thread.join()
+        assert results == [0]
+
+
 def start_waiting_others(channel: Channel) -> list[tuple[threading.Thread, list[Any]]]:
     return [in_thread(lambda: arrive_and_receive(channel)) for _ in range(N - 1)]
 

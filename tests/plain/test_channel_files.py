@@ -371,6 +371,29 @@ def test_ctrl_c_ends_a_read(files: tuple[Any, Any]) -> None:
         ends_with_interrupt(lambda: reading.read(1))
 
 
+@pytest.mark.parametrize("writing", [kinds[0] for kinds in KINDS.values()])
+def test_ctrl_c_ends_a_write(pool: MemoryPool, writing: Any) -> None:
+    with Channel(pool, 9, capacity=1) as full:
+        with full.sendh() as sendh:
+            sendh.send_bytes(b"")
+        for size in [5, 500]:
+            file = writing(full, timeout=None)
+            file.open()
+            file.write(bytes(size))
+            ends_with_interrupt(file.close)
+        kept = pool.alloc(pool.free_space - 200_000)
+        file.open()
+        file.write(bytes(300))
+        ends_with_interrupt(lambda: write_and_close(file, bytes(300_000)))
+        kept.free()
+        assert full.num_msgs == 1
+
+
+def write_and_close(file: Any, data: bytes) -> None:
+    file.write(data)
+    file.close()
+
+
 @pytest.mark.parametrize("reading", [kinds[1] for kinds in KINDS.values()])
 def test_a_reader_of_a_channel_that_is_destroyed_learns_of_it(name: str, reading: Any) -> None:
     with MemoryPool(MIB, name + "b", 8) as pool:

@@ -3,6 +3,7 @@
 import pickle
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -30,10 +31,8 @@ from dragon.managed_memory import MemoryPool
 
 @pytest.fixture
 def channels(pool: MemoryPool) -> Iterator[list[Channel]]:
-    channels = [Channel(pool, number, capacity=2) for number in range(4)]
-    yield channels
-    for channel in channels:
-        channel.__exit__(None, None, None)
+    with ExitStack() as stack:
+        yield [stack.enter_context(Channel(pool, number, capacity=2)) for number in range(4)]
 
 
 @pytest.fixture
