@@ -57,11 +57,11 @@ class Ends:
 
     _channel: _dragon.Channel | None = None
     _pool: MemoryPool
-    _buffer_pool: MemoryPool | None = None
+    _buffer_pool: MemoryPool | None
     _is_semaphore: bool
     _uid: int
     #: Where this thread waits in the barrier, as ``at``; None until a thread has arrived in it.
-    _places: threading.local | None = None
+    _places: threading.local | None
 
     def sendh(
         self,

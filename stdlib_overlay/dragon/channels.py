@@ -273,7 +273,7 @@ class Channel(Ends, Context):
         if value is not None:
             shape = (1, _SEMAPHORE_BLOCK_BYTES)
         if def_alloc_pool is not None:
-            self._buffer_pool = _check_pool("def_alloc_pool", def_alloc_pool)
+            _check_pool("def_alloc_pool", def_alloc_pool)
         other = _created.get(c_uid)
         if other is not None and other._is_usable():
             raise wrong(f"this process has a channel of number {c_uid}")
@@ -282,12 +282,20 @@ class Channel(Ends, Context):
         except (OSError, MemoryError, DragonPoolError) as error:
             text = f"cannot create channel {c_uid}: {error}"
             raise ChannelError(text, DragonError.FAILURE) from error
-        self._set(channel, pool, is_creator=True)
+        self._set(channel, pool, def_alloc_pool, is_creator=True)
         _created[c_uid] = self
 
-    def _set(self, channel: _dragon.Channel, pool: MemoryPool, is_creator: bool) -> None:
+    def _set(
+        self,
+        channel: _dragon.Channel,
+        pool: MemoryPool,
+        buffer_pool: MemoryPool | None,
+        is_creator: bool,
+    ) -> None:
         self._channel = channel
         self._pool = pool
+        self._buffer_pool = buffer_pool
+        self._places = None
         self._is_creator = is_creator
         self._uid, self._capacity, self._block_size, lock, control, is_semaphore = channel.facts()
         self._lock_type, self._fc_type = LockType(lock), FlowControl(control)
@@ -319,13 +327,11 @@ class Channel(Ends, Context):
             raise ChannelError(text, DragonError.FAILURE) from error
         self = cls.__new__(cls)
         try:
-            self._set(channel, pool, is_creator=False)
+            self._set(channel, pool, None if mem_pool is pool else mem_pool, is_creator=False)
         except ValueError as error:
             raise wrong("these bytes describe another channel") from error
         if self._uid != uid:
             raise wrong("these bytes describe another channel")
-        if mem_pool is not pool:
-            self._buffer_pool = mem_pool
         return self
 
     @classmethod
