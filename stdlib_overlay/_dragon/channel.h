@@ -38,6 +38,7 @@ struct dragon_py_channel {
      * something in the pool, which must stay mapped until it has. */
     struct dragon_barrier_place leader_place;
     unsigned long leader_thread;
+    int32_t leader_pid; /* a forked copy of the process has not locked it */
     bool has_leader;
 };
 

@@ -10,6 +10,8 @@
 #include "channel.h"
 #include "wait.h"
 
+#include "os/os.h"
+
 /* How an operation on a barrier ended, for Python. */
 enum outcome { PASSED, LAST, BROKEN, NOT_YET };
 
@@ -73,9 +75,14 @@ void dragon_py_channel_end_sync(struct dragon_py_channel *self)
         dragon_barrier_abort(&shared->barrier);
 }
 
+static bool has_leader(const struct dragon_py_channel *self)
+{
+    return self->has_leader && self->leader_pid == dragon_os_pid();
+}
+
 static bool is_leader(const struct dragon_py_channel *self)
 {
-    return self->has_leader && self->leader_thread == PyThread_get_thread_ident();
+    return has_leader(self) && self->leader_thread == PyThread_get_thread_ident();
 }
 
 /* False: it is broken. */
@@ -88,10 +95,13 @@ static bool finish(struct dragon_py_channel *self, bool succeeded)
 
 void dragon_py_channel_leave_sync(struct dragon_py_channel *self)
 {
-    if (is_leader(self))
+    if (is_leader(self)) {
         finish(self, false);
-    else if (self->has_leader)
-        Py_INCREF(self->pool); /* for good: only that thread could unlock what is in it */
+    } else if (has_leader(self)) {
+        /* For good: only that thread could unlock what is in there. */
+        dragon_object_keep(&self->base.object);
+        Py_INCREF(self->pool);
+    }
 }
 
 /* ---- semaphore ---- */
@@ -198,6 +208,7 @@ static void become_leader(struct dragon_py_channel *self, const struct dragon_ba
 {
     self->leader_place = *place;
     self->leader_thread = PyThread_get_thread_ident();
+    self->leader_pid = dragon_os_pid();
     self->has_leader = true;
 }
 

@@ -301,6 +301,8 @@ def cast(kind: type[_Member], value: _Member | int | str) -> _Member:
     Raises:
         ValueError: none.
     """
+    if isinstance(value, kind):
+        return value
     try:
         if not isinstance(value, str):
             return kind(value)

@@ -679,13 +679,15 @@ def _destroy_at_exit(channel: _dragon.Channel) -> None:
 
 
 def _event(event_mask: int) -> EventType:
-    if event_mask in _NO_POLLS:
-        raise ValueError(f"event_mask must be an event to poll for, not {event_mask!r}")
+    if isinstance(event_mask, EventType) and event_mask not in _NO_POLLS:
+        return event_mask
     try:
-        return EventType(event_mask)
-    except ValueError as error:
-        text = f"event_mask must be an event to poll for, not {event_mask!r}"
-        raise ValueError(text) from error
+        event = EventType(event_mask)
+    except ValueError:
+        event = POLLNOTHING
+    if event in _NO_POLLS:
+        raise ValueError(f"event_mask must be an event to poll for, not {event_mask!r}")
+    return event
 
 
 def _check_pool(name: str, pool: MemoryPool) -> MemoryPool:

@@ -3,8 +3,6 @@
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable
 
 from dragon.channels import (
     POLLBARRIER,
@@ -65,8 +63,8 @@ def waiter_of_barrier(words: bytes, answers: bytes) -> None:
         sendh.send_bytes(recvh.recv_bytes(timeout=30))
 
 
-def receiver_that_waits(words: bytes) -> None:
-    with Channel.attach(words).recvh() as recvh:
+def receiver_that_waits(channel: Channel) -> None:
+    with channel.recvh() as recvh:
         recvh.recv_bytes()
 
 
@@ -100,12 +98,3 @@ def writer_that_dies(words: bytes, n_bytes: int) -> None:
     file.write(b"\x80\x05" + bytes(n_bytes))
     file.flush()
     die()
-
-
-def process_local(pool_words: bytes, make: Callable[[bytes], Channel], answers: bytes) -> None:
-    """Make a channel that is local to the process, pass it on, and end."""
-    channel = make(pool_words)
-    with Channel.attach(answers).sendh() as sendh:
-        sendh.send_bytes(channel.serialize())
-    while channel.num_msgs == 0:
-        time.sleep(0.01)

@@ -1,8 +1,11 @@
 """Channels that are barriers, under plain python3 and under dragon."""
 
+import gc
+import os
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -216,6 +219,57 @@ def test_an_object_that_goes_while_its_thread_is_to_release_breaks_the_barrier(
     assert results_of(waiters) == [-1, -1]
 
 
+def test_a_channel_that_goes_while_another_thread_is_to_release_stays_in_memory(
+    pool: MemoryPool,
+) -> None:
+    is_ready, is_gone = threading.Event(), threading.Event()
+    channels = [Channel(pool, 8, capacity=1)]
+    used = pool.current_allocations
+
+    def lead() -> bytes:
+        try:
+            channels[0].poll(event_mask=POLLBARRIER)
+        except ChannelBarrierReady:
+            is_ready.set()
+        is_gone.wait()
+        with Channel(pool, 9) as channel, channel.sendh() as sendh, channel.recvh() as recvh:
+            sendh.send_bytes(b"this thread locks and unlocks as ever")
+            return recvh.recv_bytes()
+
+    thread, results = in_thread(lead)
+    is_ready.wait()
+    inner = weakref.ref(channels[0]._require())
+    channels.pop().destroy()
+    gc.collect()
+    assert inner() is None
+    blocks = [pool.alloc(1000) for _ in range(20)]
+    is_gone.set()
+    thread.join()
+    assert results == [b"this thread locks and unlocks as ever"]
+    for block in blocks:
+        block.free()
+    assert pool.current_allocations == used
+
+
+def test_a_forked_copy_of_the_one_that_is_to_release_breaks_nothing(barrier: Channel) -> None:
+    waiters = start_waiting(barrier, N - 1)
+    with pytest.raises(ChannelBarrierReady):
+        barrier.poll(event_mask=POLLBARRIER)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            with pytest.raises(ChannelError, match="ChannelBarrierReady"):
+                barrier.poll(event_mask=POLLBARRIER_RELEASE)
+            status = 0
+        finally:
+            barrier.detach()
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    barrier.poll(event_mask=POLLBARRIER_RELEASE)
+    assert sorted(results_of(waiters)) == [0, 1]
+
+
 def test_destroying_the_channel_ends_all_waits(pool: MemoryPool) -> None:
     channel = Channel(pool, 8, capacity=N)
     waiters = start_waiting(channel, 2)
@@ -380,7 +434,7 @@ def test_parties_in_other_processes_are_told_of_a_reset(
 def test_a_receiver_that_is_killed_is_not_counted_as_blocked(
     channel: Channel, processes: Any
 ) -> None:
-    receiver = processes(receiver_that_waits, channel.serialize())
+    receiver = processes(receiver_that_waits, channel)
     end = time.monotonic() + 20
     while channel.blocked_receivers == 0:
         assert time.monotonic() < end
