@@ -242,30 +242,53 @@ static int link_larger_ring_locked(struct dragon_channel *channel, uint64_t head
     return dragon_error_trace(enter_next_ring_locked(channel));
 }
 
+static bool has_slot(const struct dragon_ring *ring, uint64_t head, uint64_t tail)
+{
+    uint64_t first_here = tail > ring->base ? tail : ring->base;
+
+    return head - first_here < ring->n_slots;
+}
+
+/* Make sure that position head may be written: first by the tail that was last
+ * seen, as a look at the real one takes its line away from the receivers. */
+static int make_room_locked(struct dragon_channel *channel, uint64_t head)
+{
+    struct dragon_channel_shared *shared = channel->shared;
+    uint64_t tail = dragon_peek(&shared->tail_seen);
+
+    if (!is_full_for(shared, head, tail) && has_slot(channel->send_ring, head, tail))
+        return 0;
+    tail = dragon_observe(&shared->tail); /* pairs with pop_locked */
+    dragon_poke(&shared->tail_seen, tail);
+    if (is_full_for(shared, head, tail))
+        return DRAGON_CHANNEL_FULL;
+    if (has_slot(channel->send_ring, head, tail))
+        return 0;
+    return dragon_error_trace(link_larger_ring_locked(channel, head));
+}
+
+/* Copied by whole lines: of a known size, so without a loop. */
+static void write_slot(struct dragon_message *slot, const struct dragon_message *message)
+{
+    if (dragon_message_is_short(message))
+        memcpy(slot, message, DRAGON_MESSAGE_LINE_BYTES);
+    else
+        memcpy(slot, message, sizeof *slot);
+}
+
 static int push_locked(struct dragon_channel *channel, const struct dragon_message *message)
 {
     struct dragon_channel_shared *shared = channel->shared;
     uint64_t head = dragon_peek(&shared->head);
-    uint64_t tail = dragon_observe(&shared->tail); /* pairs with pop_locked */
-    struct dragon_message *slot;
-    uint64_t first_here;
-    int r;
+    int r = send_ring_locked(channel);
 
-    if (is_full_for(shared, head, tail))
-        return DRAGON_CHANNEL_FULL;
-    r = send_ring_locked(channel);
     if (r == 0 && dragon_peek(&channel->send_ring->end) == head)
         r = enter_next_ring_locked(channel);
-    if (r < 0)
+    if (r == 0)
+        r = make_room_locked(channel, head);
+    if (r != 0)
         return dragon_error_trace(r);
-    first_here = tail > channel->send_ring->base ? tail : channel->send_ring->base;
-    if (head - first_here >= channel->send_ring->n_slots) {
-        r = link_larger_ring_locked(channel, head);
-        if (r != 0)
-            return dragon_error_trace(r);
-    }
-    slot = dragon_ring_slot(channel->send_ring, head);
-    memcpy(slot, message, offsetof(struct dragon_message, bytes) + message->size_bytes);
+    write_slot(dragon_ring_slot(channel->send_ring, head), message);
     dragon_poke(&shared->bytes_in, dragon_peek(&shared->bytes_in) + payload_bytes(message));
     DRAGON_TEST_POINT("channel-before-head-store");
     dragon_publish(&shared->head, head + 1); /* the commit; pairs with pop_locked */
@@ -458,25 +481,41 @@ static int receive_ring_locked(struct dragon_channel *channel, uint64_t tail)
     }
 }
 
+/* What the slot says is read once: others can write it. -EBADMSG: no message. */
+static int read_slot(const struct dragon_message *slot, struct dragon_message *message_out)
+{
+    memcpy(message_out, slot, DRAGON_MESSAGE_LINE_BYTES);
+    if (!dragon_message_is_short(message_out))
+        memcpy((char *)message_out + DRAGON_MESSAGE_LINE_BYTES,
+               (const char *)slot + DRAGON_MESSAGE_LINE_BYTES, DRAGON_MESSAGE_LINE_BYTES);
+    return message_out->size_bytes <= DRAGON_MESSAGE_INLINE_BYTES ? 0
+                                                                  : dragon_error_origin(-EBADMSG);
+}
+
+static bool is_empty_locked(struct dragon_channel_shared *shared, uint64_t tail)
+{
+    uint64_t head;
+
+    if (dragon_peek(&shared->head_seen) != tail)
+        return false;
+    head = dragon_observe(&shared->head); /* pairs with push_locked */
+    dragon_poke(&shared->head_seen, head);
+    return head == tail;
+}
+
 static int pop_locked(struct dragon_channel *channel, struct dragon_message *message_out)
 {
     struct dragon_channel_shared *shared = channel->shared;
     uint64_t tail = dragon_peek(&shared->tail);
-    const struct dragon_message *slot;
-    uint32_t size_bytes;
     int r;
 
-    if (dragon_observe(&shared->head) == tail) /* pairs with push_locked */
+    if (is_empty_locked(shared, tail))
         return DRAGON_CHANNEL_EMPTY;
     r = receive_ring_locked(channel, tail);
+    if (r == 0)
+        r = read_slot(dragon_ring_slot(channel->receive_ring, tail), message_out);
     if (r < 0)
         return dragon_error_trace(r);
-    slot = dragon_ring_slot(channel->receive_ring, tail);
-    size_bytes = slot->size_bytes; /* read once: others can write it */
-    if (size_bytes > DRAGON_MESSAGE_INLINE_BYTES)
-        return dragon_error_origin(-EBADMSG);
-    memcpy(message_out, slot, offsetof(struct dragon_message, bytes) + size_bytes);
-    message_out->size_bytes = size_bytes;
     dragon_poke(&shared->bytes_out, dragon_peek(&shared->bytes_out) + payload_bytes(message_out));
     DRAGON_TEST_POINT("channel-before-tail-store");
     dragon_publish(&shared->tail, tail + 1); /* the commit; pairs with push_locked */
@@ -492,12 +531,20 @@ static void after_receive(struct dragon_channel *channel)
     wake_watchers(channel->shared);
 }
 
+/* An empty channel costs its consumers no lock, and one that was seen to have
+ * more no look at the senders' line. Only a hint: it is asked again under the lock. */
+static bool looks_empty(const struct dragon_channel_shared *shared)
+{
+    uint64_t tail = dragon_peek(&shared->tail);
+
+    return dragon_peek(&shared->head_seen) == tail && dragon_peek(&shared->head) == tail;
+}
+
 int dragon_channel_try_receive(struct dragon_channel *channel, struct dragon_message *message_out)
 {
     int r;
 
-    /* An empty channel costs its consumers no lock. */
-    if (dragon_channel_count(channel) == 0)
+    if (looks_empty(channel->shared))
         return DRAGON_CHANNEL_EMPTY;
     r = try_lock(&channel->shared->receive_lock);
     if (r != 0)
@@ -513,7 +560,7 @@ static int receive_once(struct dragon_channel *channel, struct dragon_message *m
 {
     int r;
 
-    if (dragon_channel_count(channel) == 0)
+    if (looks_empty(channel->shared))
         return DRAGON_CHANNEL_EMPTY;
     r = lock(&channel->shared->receive_lock);
     if (r < 0)

@@ -10,8 +10,11 @@
  * that is killed before its commit has done nothing; after it, everything:
  * there is nothing to repair when a lock's holder died.
  *
- * Who writes: head, head_ring, bytes_in, the slots from head on: the holder of
- * the send lock. tail, tail_ring, bytes_out: the holder of the receive lock.
+ * Who writes: head, head_ring, bytes_in, tail_seen, the slots from head on: the
+ * holder of the send lock. tail, tail_ring, bytes_out, head_seen: the holder of
+ * the receive lock. tail_seen and head_seen are what a side has last read of the
+ * other's position: never ahead of it, so a survivor need not correct them; the
+ * position itself is read only when what was seen does not do.
  * n_done: anybody, atomically. The eventcounts and pollers: as their headers say.
  * has_watchers: watchers set it, who changes the channel clears it and wakes
  * them all; whoever dies between the two is made up for by their parks, which
@@ -30,6 +33,7 @@
 #include "wait/spin.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct dragon_doorbell;
@@ -65,38 +69,45 @@ struct dragon_channel_options {
                               may exceed it */
 };
 
-/* In the pool. */
+/* In the pool. The two lines of a side's lock are touched by that side only;
+ * what the other side looks at, again and again while it spins, lies on a line of
+ * its own that is written at the commit and never between. */
 struct dragon_channel_shared {
     uint64_t max_messages;
     uint64_t max_bytes;
     uint64_t reserved0[6];
 
     struct dragon_mutex send_lock;
-    _Atomic uint64_t head;
     _Atomic uint64_t head_ring;
+    _Atomic uint64_t tail_seen;
+
+    _Atomic uint64_t head;
+    _Atomic uint64_t bytes_in;
+    uint64_t reserved1[6];
 
     struct dragon_mutex receive_lock;
-    _Atomic uint64_t tail;
     _Atomic uint64_t tail_ring;
+    _Atomic uint64_t head_seen;
 
-    _Atomic uint64_t bytes_in;
-    uint64_t reserved1[7];
+    _Atomic uint64_t tail;
     _Atomic uint64_t bytes_out;
-    uint64_t reserved2[7];
+    uint64_t reserved2[6];
 
+    /* Looked at after each send and receive, written only by who waits. */
     struct dragon_eventcount may_receive;
-    uint64_t reserved3[6];
+    _Atomic uint32_t has_pollers;
+    _Atomic uint32_t has_watchers;
+    _Atomic uint32_t is_destroyed;
+    uint32_t reserved3;
+    uint64_t reserved4[4];
+
     struct dragon_eventcount may_send;
-    uint64_t reserved4[6];
+    uint64_t reserved5[6];
 
     _Atomic uint64_t n_done;
     struct dragon_eventcount all_done;
-    _Atomic uint32_t has_pollers;
-    _Atomic uint32_t has_watchers;
     struct dragon_eventcount watchers;
-    _Atomic uint32_t is_destroyed;
-    uint32_t reserved5;
-    uint64_t reserved6;
+    uint64_t reserved6[3];
 
     /* Armed pollers: offset of a doorbell in the pool, divided by 64, times
      * 256, plus the bit to ring; 0 is a free entry. */
@@ -104,6 +115,11 @@ struct dragon_channel_shared {
 };
 
 _Static_assert(sizeof(struct dragon_channel_shared) == 9 * 64, "shared layout");
+_Static_assert(offsetof(struct dragon_channel_shared, send_lock) == 64, "a line of its own");
+_Static_assert(offsetof(struct dragon_channel_shared, head) == 2 * 64, "a line of its own");
+_Static_assert(offsetof(struct dragon_channel_shared, receive_lock) == 3 * 64, "a line of its own");
+_Static_assert(offsetof(struct dragon_channel_shared, tail) == 4 * 64, "a line of its own");
+_Static_assert(offsetof(struct dragon_channel_shared, may_receive) == 5 * 64, "a line of its own");
 
 /* An open channel. One per process is enough; any thread may use it, but what
  * it has learnt about waiting is a hint that threads overwrite. */

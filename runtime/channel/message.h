@@ -9,6 +9,7 @@
 #include "memory/handle.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define DRAGON_MESSAGE_INLINE_BYTES 104
@@ -22,10 +23,18 @@ struct dragon_message {
     unsigned char bytes[DRAGON_MESSAGE_INLINE_BYTES];
 };
 
-/* Two cache lines: it is also the layout of a slot. */
-_Static_assert(sizeof(struct dragon_message) == 128, "shared layout");
+/* Two cache lines: it is also the layout of a slot. Short messages fill one. */
+#define DRAGON_MESSAGE_LINE_BYTES 64
+_Static_assert(sizeof(struct dragon_message) == 2 * DRAGON_MESSAGE_LINE_BYTES, "shared layout");
 
 static inline bool dragon_message_has_block(const struct dragon_message *message)
 {
     return message->block_generation != 0;
+}
+
+/* True if its first line has all of it. */
+static inline bool dragon_message_is_short(const struct dragon_message *message)
+{
+    return message->size_bytes <=
+           DRAGON_MESSAGE_LINE_BYTES - offsetof(struct dragon_message, bytes);
 }
