@@ -314,18 +314,18 @@ static void ring_pollers(struct dragon_channel *channel)
         ring_poller(channel->object.pool, dragon_exchange(&shared->pollers[i], 0));
 }
 
-/* The commit was followed by a fence (pairs with dragon_channel_watch): whoever
- * does not see the watchers' flag here was seen by them. */
+/* The commit was followed by a fence (the unlock; pairs with dragon_channel_watch):
+ * whoever does not see the watchers' flag here was seen by them. */
 static void wake_watchers(struct dragon_channel_shared *shared)
 {
     if (dragon_peek(&shared->has_watchers) && dragon_exchange(&shared->has_watchers, 0))
         dragon_eventcount_wake_all(&shared->watchers);
 }
 
+/* The unlock before this was a fence: it orders the commit before these looks. */
 static void after_send(struct dragon_channel *channel)
 {
-    dragon_eventcount_wake_one(&channel->shared->may_receive);
-    /* The fence in there also orders the commit before these looks. */
+    dragon_eventcount_wake_one_fenced(&channel->shared->may_receive);
     if (dragon_peek(&channel->shared->has_pollers))
         ring_pollers(channel);
     wake_watchers(channel->shared);
@@ -523,11 +523,12 @@ static int pop_locked(struct dragon_channel *channel, struct dragon_message *mes
     return 0;
 }
 
+/* Likewise. */
 static void after_receive(struct dragon_channel *channel)
 {
     if (channel->shared->max_messages != DRAGON_CHANNEL_UNBOUNDED ||
         channel->shared->max_bytes != DRAGON_CHANNEL_UNBOUNDED)
-        dragon_eventcount_wake_one(&channel->shared->may_send);
+        dragon_eventcount_wake_one_fenced(&channel->shared->may_send);
     wake_watchers(channel->shared);
 }
 

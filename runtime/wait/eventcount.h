@@ -81,10 +81,16 @@ int dragon_eventcount_park_until(struct dragon_eventcount *e, uint32_t key, int6
 /* The slow half of the wakes below. */
 void dragon_eventcount_wake_some(struct dragon_eventcount *e, int n);
 
+/* The same question where a full fence lies between the change and it. */
+static inline bool dragon_eventcount_has_waiters_fenced(struct dragon_eventcount *e)
+{
+    return dragon_peek(&e->arrived) != dragon_peek(&e->cleared);
+}
+
 static inline bool dragon_eventcount_has_waiters(struct dragon_eventcount *e)
 {
     dragon_fence(); /* pairs with the fence of dragon_eventcount_prepare */
-    return dragon_peek(&e->arrived) != dragon_peek(&e->cleared);
+    return dragon_eventcount_has_waiters_fenced(e);
 }
 
 /* Wake one sleeper, if there is any. Async-signal-safe, never blocks. */
@@ -94,12 +100,20 @@ static inline void dragon_eventcount_wake_one(struct dragon_eventcount *e)
         dragon_eventcount_wake_some(e, 1);
 }
 
+/* The same where the condition was changed under a dragon_mutex that has been
+ * unlocked since, or a full fence lies between otherwise. */
+static inline void dragon_eventcount_wake_one_fenced(struct dragon_eventcount *e)
+{
+    if (dragon_eventcount_has_waiters_fenced(e))
+        dragon_eventcount_wake_some(e, 1);
+}
+
 /* The same for all, where the condition was made true by a read-modify-write of
- * base/atomic.h: saves a fence. */
+ * base/atomic.h. */
 static inline void dragon_eventcount_wake_all_after_change(struct dragon_eventcount *e)
 {
     dragon_fence_after_change(); /* pairs with the fence of dragon_eventcount_prepare */
-    if (dragon_peek(&e->arrived) != dragon_peek(&e->cleared))
+    if (dragon_eventcount_has_waiters_fenced(e))
         dragon_eventcount_wake_some(e, INT32_MAX);
 }
 

@@ -1,5 +1,6 @@
 #include "wait/mutex.h"
 
+#include "base/atomic.h"
 #include "base/check.h"
 #include "base/error.h"
 
@@ -77,12 +78,22 @@ int dragon_mutex_try_lock(struct dragon_mutex *mutex)
     return locked(mutex, pthread_mutex_trylock(&mutex->mutex));
 }
 
+/* POSIX promises no more than a release. On x86 the word of a shared mutex is
+ * given back by a locked instruction, which is a full fence already. */
+static void fence_after_unlock(void)
+{
+#if !defined(__x86_64__)
+    dragon_fence();
+#endif
+}
+
 void dragon_mutex_unlock(struct dragon_mutex *mutex)
 {
     int r = pthread_mutex_unlock(&mutex->mutex);
 
     dragon_check(r == 0);
     (void)r;
+    fence_after_unlock();
 }
 
 int dragon_mutex_unlock_checked(struct dragon_mutex *mutex)

@@ -41,7 +41,8 @@ int dragon_mutex_lock(struct dragon_mutex *mutex);
 /* Never blocks; DRAGON_MUTEX_BUSY when another thread holds it. */
 int dragon_mutex_try_lock(struct dragon_mutex *mutex);
 
-/* The caller holds it. */
+/* The caller holds it. Also a full fence: what was stored before it is visible to
+ * all before anything is loaded after it. */
 void dragon_mutex_unlock(struct dragon_mutex *mutex);
 
 /* ---- for holders that may err ---- */
