@@ -204,7 +204,7 @@ static void local_round(void *argument)
     message.block_lines = 0;
     memset(message.bytes, 5, 8);
     must_channel(dragon_channel_try_send(channel, &message), "send");
-    must_channel(dragon_channel_try_receive(channel, &message), "receive");
+    must_channel(dragon_channel_try_receive(channel, DRAGON_HOLDER_NONE, &message), "receive");
 }
 
 static double measure_local(uint64_t size_bytes)
@@ -253,7 +253,7 @@ static void receive_spinning(struct dragon_channel *channel, struct dragon_messa
 {
     int r;
 
-    while ((r = dragon_channel_try_receive(channel, message_out)) != 0)
+    while ((r = dragon_channel_try_receive(channel, DRAGON_HOLDER_NONE, message_out)) != 0)
         if (r != DRAGON_CHANNEL_EMPTY && r != DRAGON_CHANNEL_BUSY)
             must_channel(r, "receive");
 }
@@ -262,7 +262,9 @@ static void receive(struct pair *pair, struct dragon_channel *channel,
                     struct dragon_message *message_out)
 {
     if (pair->is_blocking)
-        must_channel(dragon_channel_receive(channel, message_out, DRAGON_FOREVER), "receive");
+        must_channel(
+            dragon_channel_receive(channel, DRAGON_HOLDER_NONE, message_out, DRAGON_FOREVER),
+            "receive");
     else
         receive_spinning(channel, message_out);
 }
@@ -387,7 +389,9 @@ static void receive_blocks(void *argument)
     struct dragon_message message;
 
     for (;;) {
-        must_channel(dragon_channel_receive(&stream->channel, &message, DRAGON_FOREVER), "receive");
+        must_channel(dragon_channel_receive(&stream->channel, DRAGON_HOLDER_FIRST_SLOT + 1,
+                                            &message, DRAGON_FOREVER),
+                     "receive");
         if (message.kind == KIND_END)
             return;
         block.offset = message.block_offset;
@@ -501,7 +505,9 @@ static void fan_consume(void *argument)
     uint64_t n = 0;
 
     for (;;) {
-        must_channel(dragon_channel_receive(&fan->channel, &message, DRAGON_FOREVER), "receive");
+        must_channel(
+            dragon_channel_receive(&fan->channel, DRAGON_HOLDER_NONE, &message, DRAGON_FOREVER),
+            "receive");
         if (message.kind == KIND_END)
             return;
         dragon_poke(&shared->received[8 * fan->index], ++n);

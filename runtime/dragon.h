@@ -24,7 +24,8 @@
  *         return 1;
  *     if (fork() == 0)
  *         _exit(dragon_channel_send(&channel, &message, DRAGON_FOREVER));
- *     if (dragon_channel_receive(&channel, &message, DRAGON_FOREVER) == 0)
+ *     if (dragon_channel_receive(&channel, DRAGON_HOLDER_NONE, &message,
+ *                                DRAGON_FOREVER) == 0)
  *         puts((const char *)message.bytes);
  *
  * Functions return 0, a negative errno value, or a positive outcome of their
@@ -47,6 +48,7 @@
 #include "channel/channel.h"
 #include "channel/channel_semaphore.h"
 #include "channel/channel_set.h"
+#include "channel/in_flight.h"
 #include "channel/message.h"
 #include "memory/handle.h"
 #include "memory/object.h"

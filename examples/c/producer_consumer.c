@@ -36,7 +36,7 @@ static int failed(const char *what, int r)
     return EXIT_FAILURE;
 }
 
-/* Who holds a block: what a dead process held, another can free (dragon_pool_sweep). */
+/* Who holds a block: what a dead process held, another can free (dragon_in_flight_sweep). */
 static uint32_t holder_of(int index)
 {
     return DRAGON_HOLDER_FIRST_SLOT + (uint32_t)index;
@@ -131,7 +131,7 @@ static int consume_one(struct job *job, uint64_t *sum)
     int r;
 
     /* A producer that failed sends nothing more: do not wait for it for ever. */
-    r = dragon_channel_receive(&job->channel, &message,
+    r = dragon_channel_receive(&job->channel, holder_of(job->n_producers), &message,
                                dragon_deadline_after_ns(10 * DRAGON_NS_PER_S));
     if (r != 0)
         return r;

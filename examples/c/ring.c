@@ -55,7 +55,7 @@ static int pass_token(const struct ring *ring, int index, struct dragon_channel 
     int r = index == 0 ? dragon_channel_send(outbox, &message, DRAGON_FOREVER) : 0;
 
     for (uint64_t round = 1; r == 0 && round <= ring->n_rounds; round++) {
-        r = dragon_channel_receive(inbox, &message, DRAGON_FOREVER);
+        r = dragon_channel_receive(inbox, DRAGON_HOLDER_NONE, &message, DRAGON_FOREVER);
         if (r != 0 || message.size_bytes != sizeof token)
             return r < 0 ? r : -EBADMSG;
         if (index == 0 && round == 1)

@@ -11,6 +11,8 @@
  *   observe   acquire load: what was published before the value is visible now
  *   publish   release store: what was written before is visible to observers
  *   fence     full barrier: orders my store before my next load (Dekker)
+ *   read_once a plain word that others may write over meanwhile: what was checked
+ *             is what is used
  */
 
 #include <stdatomic.h>
@@ -21,6 +23,8 @@
 #define dragon_poke(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
 #define dragon_observe(p) atomic_load_explicit((p), memory_order_acquire)
 #define dragon_publish(p, v) atomic_store_explicit((p), (v), memory_order_release)
+
+#define dragon_read_once(p) __atomic_load_n((p), __ATOMIC_RELAXED)
 
 /* Read-modify-write, all sequentially consistent: they are rare enough. */
 #define dragon_fetch_add(p, v) atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)

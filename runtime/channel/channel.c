@@ -29,24 +29,6 @@ static uint32_t first_ring_slots(uint64_t max_messages)
     return n;
 }
 
-static int create_ring(struct dragon_pool *pool, uint32_t n_slots, uint64_t base,
-                       struct dragon_handle *handle_out)
-{
-    struct dragon_ring *ring;
-    int r;
-
-    r = dragon_pool_alloc(pool, dragon_ring_bytes(n_slots), DRAGON_HOLDER_SHARED, handle_out);
-    if (r != 0)
-        return dragon_error_trace(r);
-    ring = dragon_pool_at(pool, handle_out->offset);
-    memset(ring, 0, sizeof *ring);
-    ring->base = base;
-    ring->n_slots = n_slots;
-    ring->generation = handle_out->generation;
-    dragon_poke(&ring->end, DRAGON_RING_OPEN);
-    return 0;
-}
-
 static struct dragon_handle handle_in_pool(struct dragon_pool *pool, uint64_t offset,
                                            uint32_t generation)
 {
@@ -58,23 +40,21 @@ static struct dragon_handle handle_in_pool(struct dragon_pool *pool, uint64_t of
     };
 }
 
-/* The ring at an offset that was read from shared memory. */
 static int find_ring(struct dragon_pool *pool, uint64_t offset, struct dragon_ring **ring_out)
 {
     struct dragon_handle handle;
-    struct dragon_ring *ring;
-    uint64_t size_bytes;
-    int r;
+    uint32_t n_slots;
 
-    r = dragon_pool_find(pool, offset, &handle, &size_bytes);
-    if (r < 0)
-        return dragon_error_trace(r);
-    ring = dragon_pool_at(pool, offset);
-    if (ring->n_slots == 0 || (ring->n_slots & (ring->n_slots - 1)) != 0 ||
-        dragon_ring_bytes(ring->n_slots) > size_bytes)
-        return dragon_error_origin(-EBADMSG);
-    *ring_out = ring;
-    return 0;
+    return dragon_error_trace(dragon_ring_find(pool, offset, ring_out, &handle, &n_slots));
+}
+
+/* The holder of a block that is known to live. */
+static void set_holder(struct dragon_pool *pool, const struct dragon_handle *handle,
+                       uint32_t holder)
+{
+    uint32_t before;
+
+    (void)dragon_pool_hold(pool, handle, holder, &before);
 }
 
 /* ---- lifetime ---- */
@@ -85,7 +65,8 @@ int dragon_channel_init(struct dragon_object *object, const struct dragon_channe
     struct dragon_handle ring;
     int r;
 
-    r = create_ring(object->pool, first_ring_slots(options->max_messages), 0, &ring);
+    r = dragon_ring_create(object->pool, first_ring_slots(options->max_messages), 0,
+                           DRAGON_HOLDER_SHARED, &ring);
     if (r != 0)
         return dragon_error_trace(r);
     r = dragon_mutex_init(&shared->send_lock);
@@ -99,6 +80,7 @@ int dragon_channel_init(struct dragon_object *object, const struct dragon_channe
     shared->max_bytes = options->max_bytes;
     dragon_poke(&shared->head_ring, ring.offset);
     dragon_publish(&shared->tail_ring, ring.offset);
+    dragon_object_begins_with(object, DRAGON_CHANNEL_KIND);
     return 0;
 }
 
@@ -107,49 +89,15 @@ int dragon_channel_open(struct dragon_channel *channel, const struct dragon_obje
     struct dragon_ring *ring;
     int r;
 
-    *channel = (struct dragon_channel){.object = *object, .shared = object->state};
+    *channel = (struct dragon_channel){
+        .object = *object,
+        .holder = DRAGON_HOLDER_SHARED,
+        .shared = object->state,
+    };
     if (channel->shared->max_messages == 0)
         return dragon_error_origin(-EBADMSG);
     r = find_ring(object->pool, dragon_observe(&channel->shared->tail_ring), &ring);
     return dragon_error_trace(r);
-}
-
-static void free_block(struct dragon_pool *pool, const struct dragon_message *message)
-{
-    struct dragon_handle handle =
-        handle_in_pool(pool, message->block_offset, message->block_generation);
-
-    dragon_pool_free(pool, &handle);
-}
-
-/* From the oldest ring on: usually one, more if a sender died after it had
- * linked another. */
-static void free_rings(struct dragon_pool *pool, uint64_t offset)
-{
-    struct dragon_ring *ring;
-    struct dragon_handle handle;
-    uint64_t size_bytes;
-    bool is_last = false;
-
-    while (!is_last && find_ring(pool, offset, &ring) == 0 &&
-           dragon_pool_find(pool, offset, &handle, &size_bytes) == 0) {
-        is_last = dragon_peek(&ring->end) == DRAGON_RING_OPEN;
-        offset = dragon_peek(&ring->next_offset);
-        dragon_pool_free(pool, &handle);
-    }
-}
-
-void dragon_channel_fini(struct dragon_object *object)
-{
-    struct dragon_channel channel;
-    struct dragon_message message;
-
-    if (dragon_channel_open(&channel, object) < 0)
-        return;
-    while (dragon_channel_try_receive(&channel, &message) == 0)
-        if (dragon_message_has_block(&message))
-            free_block(object->pool, &message);
-    free_rings(object->pool, dragon_observe(&channel.shared->tail_ring));
 }
 
 /* ---- locks ---- */
@@ -228,7 +176,7 @@ static int link_larger_ring_locked(struct dragon_channel *channel, uint64_t head
     struct dragon_ring *ring = channel->send_ring;
     uint32_t n_slots = ring->n_slots < LARGEST_RING_SLOTS ? 2 * ring->n_slots : ring->n_slots;
     struct dragon_handle next;
-    int r = create_ring(channel->object.pool, n_slots, head, &next);
+    int r = dragon_ring_create(channel->object.pool, n_slots, head, channel->holder, &next);
 
     if (r == DRAGON_POOL_FULL)
         return DRAGON_CHANNEL_POOL_FULL;
@@ -239,6 +187,7 @@ static int link_larger_ring_locked(struct dragon_channel *channel, uint64_t head
     DRAGON_TEST_POINT("channel-before-ring-end");
     dragon_publish(&ring->end, head); /* pairs with receive_ring_locked */
     DRAGON_TEST_POINT("channel-after-ring-end");
+    set_holder(channel->object.pool, &next, DRAGON_HOLDER_SHARED);
     return dragon_error_trace(enter_next_ring_locked(channel));
 }
 
@@ -331,50 +280,18 @@ static void after_send(struct dragon_channel *channel)
     wake_watchers(channel->shared);
 }
 
-/* A block travels as the channel's, so that it survives its sender: the tag is
- * set before the commit, and set back if there is none. */
-static int hand_over(struct dragon_channel *channel, const struct dragon_message *message,
-                     uint32_t *before_out)
-{
-    struct dragon_handle handle;
-
-    if (!dragon_message_has_block(message))
-        return 0;
-    handle = handle_in_pool(channel->object.pool, message->block_offset, message->block_generation);
-    return dragon_error_trace(
-        dragon_pool_hold(channel->object.pool, &handle, DRAGON_HOLDER_CHANNEL, before_out));
-}
-
-static void take_back(struct dragon_channel *channel, const struct dragon_message *message,
-                      uint32_t before)
-{
-    struct dragon_handle handle;
-    uint32_t unused;
-
-    if (!dragon_message_has_block(message))
-        return;
-    handle = handle_in_pool(channel->object.pool, message->block_offset, message->block_generation);
-    (void)dragon_pool_hold(channel->object.pool, &handle, before, &unused);
-}
-
 int dragon_channel_try_send(struct dragon_channel *channel, const struct dragon_message *message)
 {
-    uint32_t before = 0;
     int r;
 
     dragon_check(message->size_bytes <= DRAGON_MESSAGE_INLINE_BYTES);
-    r = hand_over(channel, message, &before);
-    if (r < 0)
-        return dragon_error_trace(r);
     r = try_lock(&channel->shared->send_lock);
-    if (r == 0) {
-        r = push_locked(channel, message);
-        dragon_mutex_unlock(&channel->shared->send_lock);
-    }
+    if (r != 0)
+        return dragon_error_trace(r);
+    r = push_locked(channel, message);
+    dragon_mutex_unlock(&channel->shared->send_lock);
     if (r == 0)
         after_send(channel);
-    else
-        take_back(channel, message, before);
     return dragon_error_trace(r);
 }
 
@@ -419,11 +336,12 @@ static int wait_until(struct dragon_channel *channel, struct dragon_eventcount *
     return r < 0 ? dragon_error_trace(r) : 0;
 }
 
-static int send_until(struct dragon_channel *channel, const struct dragon_message *message,
-                      int64_t deadline_ns)
+int dragon_channel_send(struct dragon_channel *channel, const struct dragon_message *message,
+                        int64_t deadline_ns)
 {
     int r;
 
+    dragon_check(message->size_bytes <= DRAGON_MESSAGE_INLINE_BYTES);
     for (;;) {
         r = send_once(channel, message);
         if (r != DRAGON_CHANNEL_FULL || dragon_deadline_passed(deadline_ns))
@@ -435,26 +353,11 @@ static int send_until(struct dragon_channel *channel, const struct dragon_messag
     }
 }
 
-int dragon_channel_send(struct dragon_channel *channel, const struct dragon_message *message,
-                        int64_t deadline_ns)
-{
-    uint32_t before = 0;
-    int r;
-
-    dragon_check(message->size_bytes <= DRAGON_MESSAGE_INLINE_BYTES);
-    r = hand_over(channel, message, &before);
-    if (r < 0)
-        return dragon_error_trace(r);
-    r = send_until(channel, message, deadline_ns);
-    if (r != 0)
-        take_back(channel, message, before);
-    return dragon_error_trace(r);
-}
-
 /* ---- receiving ---- */
 
 /* The ring that position tail lies in. An emptied ring that has a next one is
- * left and freed; the store of tail_ring is what decides who frees it. */
+ * left and freed; the store of tail_ring is what decides who frees it. Who dies
+ * between the two held it. */
 static int receive_ring_locked(struct dragon_channel *channel, uint64_t tail)
 {
     struct dragon_channel_shared *shared = channel->shared;
@@ -475,6 +378,8 @@ static int receive_ring_locked(struct dragon_channel *channel, uint64_t tail)
             return 0;
         old = handle_in_pool(pool, offset, channel->receive_ring->generation);
         offset = dragon_peek(&channel->receive_ring->next_offset);
+        set_holder(pool, &old, channel->holder);
+        DRAGON_TEST_POINT("channel-before-ring-leave");
         dragon_publish(&shared->tail_ring, offset);
         DRAGON_TEST_POINT("channel-before-ring-free");
         dragon_pool_free(pool, &old);
@@ -488,8 +393,10 @@ static int read_slot(const struct dragon_message *slot, struct dragon_message *m
     if (!dragon_message_is_short(message_out))
         memcpy((char *)message_out + DRAGON_MESSAGE_LINE_BYTES,
                (const char *)slot + DRAGON_MESSAGE_LINE_BYTES, DRAGON_MESSAGE_LINE_BYTES);
-    return message_out->size_bytes <= DRAGON_MESSAGE_INLINE_BYTES ? 0
-                                                                  : dragon_error_origin(-EBADMSG);
+    if (message_out->size_bytes <= DRAGON_MESSAGE_INLINE_BYTES)
+        return 0;
+    *message_out = (struct dragon_message){0};
+    return dragon_error_origin(-EBADMSG);
 }
 
 static bool is_empty_locked(struct dragon_channel_shared *shared, uint64_t tail)
@@ -503,24 +410,58 @@ static bool is_empty_locked(struct dragon_channel_shared *shared, uint64_t tail)
     return head == tail;
 }
 
-static int pop_locked(struct dragon_channel *channel, struct dragon_message *message_out)
+/* Where the oldest message is. 0; _EMPTY; < 0: nothing can be taken. */
+static int find_oldest_locked(struct dragon_channel *channel, uint64_t tail,
+                              const struct dragon_message **slot_out)
 {
-    struct dragon_channel_shared *shared = channel->shared;
-    uint64_t tail = dragon_peek(&shared->tail);
     int r;
 
-    if (is_empty_locked(shared, tail))
+    if (is_empty_locked(channel->shared, tail))
         return DRAGON_CHANNEL_EMPTY;
     r = receive_ring_locked(channel, tail);
     if (r == 0)
-        r = read_slot(dragon_ring_slot(channel->receive_ring, tail), message_out);
-    if (r < 0)
-        return dragon_error_trace(r);
-    dragon_poke(&shared->bytes_out, dragon_peek(&shared->bytes_out) + payload_bytes(message_out));
+        *slot_out = dragon_ring_slot(channel->receive_ring, tail);
+    return dragon_error_trace(r);
+}
+
+static void commit_receive_locked(struct dragon_channel_shared *shared, uint64_t tail,
+                                  const struct dragon_message *message)
+{
+    dragon_poke(&shared->bytes_out, dragon_peek(&shared->bytes_out) + payload_bytes(message));
     DRAGON_TEST_POINT("channel-before-tail-store");
     dragon_publish(&shared->tail, tail + 1); /* the commit; pairs with push_locked */
     DRAGON_TEST_POINT("channel-after-tail-store");
-    return 0;
+}
+
+static int hold_block(struct dragon_pool *pool, const struct dragon_message *message,
+                      uint32_t holder)
+{
+    struct dragon_handle handle;
+    uint32_t before;
+
+    if (holder == DRAGON_HOLDER_NONE || !dragon_message_has_block(message))
+        return 0;
+    handle = handle_in_pool(pool, message->block_offset, message->block_generation);
+    return dragon_error_trace(dragon_pool_hold(pool, &handle, holder, &before));
+}
+
+/* The block is the receiver's before the message is: see channel/in_flight.h. A
+ * message that makes no sense is taken like any other. */
+static int pop_locked(struct dragon_channel *channel, uint32_t holder,
+                      struct dragon_message *message_out)
+{
+    struct dragon_channel_shared *shared = channel->shared;
+    uint64_t tail = dragon_peek(&shared->tail);
+    const struct dragon_message *slot;
+    int r = find_oldest_locked(channel, tail, &slot);
+
+    if (r != 0)
+        return dragon_error_trace(r);
+    r = read_slot(slot, message_out);
+    if (r == 0)
+        r = hold_block(channel->object.pool, message_out, holder);
+    commit_receive_locked(shared, tail, message_out);
+    return dragon_error_trace(r);
 }
 
 /* Likewise. */
@@ -541,7 +482,8 @@ static bool looks_empty(const struct dragon_channel_shared *shared)
     return dragon_peek(&shared->head_seen) == tail && dragon_peek(&shared->head) == tail;
 }
 
-int dragon_channel_try_receive(struct dragon_channel *channel, struct dragon_message *message_out)
+int dragon_channel_try_receive(struct dragon_channel *channel, uint32_t holder,
+                               struct dragon_message *message_out)
 {
     int r;
 
@@ -550,14 +492,15 @@ int dragon_channel_try_receive(struct dragon_channel *channel, struct dragon_mes
     r = try_lock(&channel->shared->receive_lock);
     if (r != 0)
         return dragon_error_trace(r);
-    r = pop_locked(channel, message_out);
+    r = pop_locked(channel, holder, message_out);
     dragon_mutex_unlock(&channel->shared->receive_lock);
-    if (r == 0)
+    if (r != DRAGON_CHANNEL_EMPTY)
         after_receive(channel);
     return dragon_error_trace(r);
 }
 
-static int receive_once(struct dragon_channel *channel, struct dragon_message *message_out)
+static int receive_once(struct dragon_channel *channel, uint32_t holder,
+                        struct dragon_message *message_out)
 {
     int r;
 
@@ -566,9 +509,9 @@ static int receive_once(struct dragon_channel *channel, struct dragon_message *m
     r = lock(&channel->shared->receive_lock);
     if (r < 0)
         return dragon_error_trace(r);
-    r = pop_locked(channel, message_out);
+    r = pop_locked(channel, holder, message_out);
     dragon_mutex_unlock(&channel->shared->receive_lock);
-    if (r == 0)
+    if (r != DRAGON_CHANNEL_EMPTY)
         after_receive(channel);
     return dragon_error_trace(r);
 }
@@ -579,13 +522,13 @@ static int wait_for_message(struct dragon_channel *channel, int64_t deadline_ns)
                       deadline_ns);
 }
 
-int dragon_channel_receive(struct dragon_channel *channel, struct dragon_message *message_out,
-                           int64_t deadline_ns)
+int dragon_channel_receive(struct dragon_channel *channel, uint32_t holder,
+                           struct dragon_message *message_out, int64_t deadline_ns)
 {
     int r;
 
     for (;;) {
-        r = receive_once(channel, message_out);
+        r = receive_once(channel, holder, message_out);
         if (r != DRAGON_CHANNEL_EMPTY || dragon_deadline_passed(deadline_ns))
             return dragon_error_trace(r);
         r = wait_for_message(channel, deadline_ns);
@@ -647,13 +590,64 @@ int dragon_channel_join(struct dragon_channel *channel, int64_t deadline_ns)
 
 /* ---- destroying ---- */
 
+/* Drop the oldest message: its block is freed before the message is taken, so that
+ * who dies between the two leaves a message that names nothing. */
+static int discard_locked(struct dragon_channel *channel)
+{
+    struct dragon_channel_shared *shared = channel->shared;
+    struct dragon_pool *pool = channel->object.pool;
+    uint64_t tail = dragon_peek(&shared->tail);
+    const struct dragon_message *slot;
+    struct dragon_message message;
+    struct dragon_handle block;
+    int r = find_oldest_locked(channel, tail, &slot);
+
+    if (r != 0)
+        return dragon_error_trace(r);
+    if (read_slot(slot, &message) == 0 && dragon_message_has_block(&message)) {
+        block = handle_in_pool(pool, message.block_offset, message.block_generation);
+        DRAGON_TEST_POINT("channel-before-discard");
+        dragon_pool_free(pool, &block);
+    }
+    commit_receive_locked(shared, tail, &message);
+    return 0;
+}
+
 static void discard_messages(struct dragon_channel *channel)
 {
-    struct dragon_message message;
+    int r = 0;
 
-    while (receive_once(channel, &message) == 0)
-        if (dragon_message_has_block(&message))
-            free_block(channel->object.pool, &message);
+    while (r == 0 && !looks_empty(channel->shared) && lock(&channel->shared->receive_lock) == 0) {
+        r = discard_locked(channel);
+        dragon_mutex_unlock(&channel->shared->receive_lock);
+    }
+}
+
+/* From the oldest ring on: usually one, more if a sender died after it had
+ * linked another. */
+static void free_rings(struct dragon_pool *pool, uint64_t offset)
+{
+    struct dragon_ring *ring;
+    struct dragon_handle handle;
+    uint64_t size_bytes;
+    bool is_last = false;
+
+    while (!is_last && find_ring(pool, offset, &ring) == 0 &&
+           dragon_pool_find(pool, offset, &handle, &size_bytes) == 0) {
+        is_last = dragon_peek(&ring->end) == DRAGON_RING_OPEN;
+        offset = dragon_peek(&ring->next_offset);
+        dragon_pool_free(pool, &handle);
+    }
+}
+
+void dragon_channel_fini(struct dragon_object *object)
+{
+    struct dragon_channel channel;
+
+    if (dragon_channel_open(&channel, object) < 0)
+        return;
+    discard_messages(&channel);
+    free_rings(object->pool, dragon_observe(&channel.shared->tail_ring));
 }
 
 bool dragon_channel_destroy(struct dragon_channel *channel)

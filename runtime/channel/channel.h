@@ -20,9 +20,12 @@
  * them all; whoever dies between the two is made up for by their parks, which
  * end after DRAGON_EVENTCOUNT_PARK_NS. is_destroyed: set once, never cleared.
  *
- * What a death may leave behind: one block (of a message that was not yet, or
- * just, in the channel), freed with the node; byte counts that are off by one
- * message, which only makes a channel seem fuller or emptier to its own limit.
+ * A block in a message keeps its sender as its holder on the way; the receiver
+ * makes itself the holder before its commit. So what a dead process holds is
+ * freed, unless a message still in a channel names it: channel/in_flight.h.
+ *
+ * What a death may leave behind: byte counts that are off by one message, which
+ * only makes a channel seem fuller or emptier to its own limit.
  */
 
 #include "base/atomic.h"
@@ -125,6 +128,10 @@ _Static_assert(offsetof(struct dragon_channel_shared, may_receive) == 5 * 64, "a
  * it has learnt about waiting is a hint that threads overwrite. */
 struct dragon_channel {
     struct dragon_object object;
+    /* Who holds a ring while it is linked or freed, so that it comes back if that
+     * process dies meanwhile: dragon_node_holder where there is a node. After
+     * dragon_channel_open: DRAGON_HOLDER_SHARED, which nobody sweeps. */
+    uint32_t holder;
     /* private */
     struct dragon_channel_shared *shared;
     struct dragon_ring *send_ring; /* under the send lock: address of send_offset */
@@ -139,7 +146,8 @@ struct dragon_channel {
 
 /* ---- lifetime: the use of the object is the caller's (memory/object.h) ---- */
 
-/* Make the state of a fresh object a channel. Outcomes of dragon_pool_alloc. */
+/* Make the state of a fresh object begin with a channel. Outcomes of
+ * dragon_pool_alloc. */
 int dragon_channel_init(struct dragon_object *object, const struct dragon_channel_options *options);
 
 /* Free what the channel owns: messages that nobody took, and the rings. */
@@ -150,8 +158,9 @@ int dragon_channel_open(struct dragon_channel *channel, const struct dragon_obje
 
 /* ---- operations ---- */
 
-/* Send without blocking. A block in the message becomes the channel's on 0 and
- * stays the caller's otherwise. 0; _FULL; _BUSY; _POOL_FULL; -ENOMEM ... */
+/* Send without blocking. A block in the message is not the caller's any more on 0,
+ * though it stays its holder until somebody receives it; otherwise nothing has
+ * changed. 0; _FULL; _BUSY; _POOL_FULL; -ENOMEM ... */
 int dragon_channel_try_send(struct dragon_channel *channel, const struct dragon_message *message);
 
 /* Send, waiting for room until deadline_ns (CLOCK_MONOTONIC, ns; DRAGON_FOREVER;
@@ -159,15 +168,19 @@ int dragon_channel_try_send(struct dragon_channel *channel, const struct dragon_
 int dragon_channel_send(struct dragon_channel *channel, const struct dragon_message *message,
                         int64_t deadline_ns);
 
-/* Take the oldest message without blocking. A block in it is the caller's then:
- * held by DRAGON_HOLDER_CHANNEL until the caller calls dragon_pool_hold or frees
- * it. 0; _EMPTY; _BUSY. */
-int dragon_channel_try_receive(struct dragon_channel *channel, struct dragon_message *message_out);
+/* Take the oldest message without blocking. A block in it is the caller's then,
+ * held by holder: this process, as a rule. DRAGON_HOLDER_NONE: the holder stays who
+ * it was, which is safe only while that one lives or where nobody is swept. 0;
+ * _EMPTY; _BUSY; -EBADMSG: the message was taken and is lost, as it makes no sense
+ * or names a block that is none (any more), which the next call does not meet
+ * again; or the channel itself makes no sense. */
+int dragon_channel_try_receive(struct dragon_channel *channel, uint32_t holder,
+                               struct dragon_message *message_out);
 
-/* Take the oldest message, waiting until deadline_ns. 0; _EMPTY (deadline);
- * _INTERRUPTED; _DESTROYED. */
-int dragon_channel_receive(struct dragon_channel *channel, struct dragon_message *message_out,
-                           int64_t deadline_ns);
+/* The same, waiting until deadline_ns. 0; _EMPTY (deadline); _INTERRUPTED;
+ * _DESTROYED; -EBADMSG as above. */
+int dragon_channel_receive(struct dragon_channel *channel, uint32_t holder,
+                           struct dragon_message *message_out, int64_t deadline_ns);
 
 /* Wait until there is a message. 0; _EMPTY (deadline); _INTERRUPTED. */
 int dragon_channel_wait(struct dragon_channel *channel, int64_t deadline_ns);

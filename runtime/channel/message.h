@@ -3,7 +3,7 @@
 /*
  * Message: what a channel carries. Up to DRAGON_MESSAGE_INLINE_BYTES travel in
  * the channel's own slot; more travel in a pool block, whose handle is in the
- * slot and which belongs to the channel on the way and to the receiver after.
+ * slot and which is nobody's to use on the way and the receiver's after.
  */
 
 #include "memory/handle.h"

@@ -12,14 +12,19 @@
  *
  * Who writes: producers, under the channel's send lock: next, then end (the
  * commit: a consumer goes on only when it sees it). A producer that dies
- * between the two has linked nothing: its block stays unused until the node
- * ends.
+ * between the two has linked nothing: the ring is a block that it held, and is
+ * swept. A consumer makes itself the holder of an emptied ring before it leaves
+ * it, so that a death before it is freed leaves it to the sweep, too; while the
+ * channel still names it, the sweep keeps it (channel/in_flight.h).
  */
 
 #include "base/atomic.h"
 #include "channel/message.h"
+#include "memory/handle.h"
 
 #include <stdint.h>
+
+struct dragon_pool;
 
 #define DRAGON_RING_OPEN UINT64_MAX
 
@@ -45,3 +50,13 @@ static inline struct dragon_message *dragon_ring_slot(struct dragon_ring *ring, 
 {
     return &ring->slots[(position - ring->base) & (ring->n_slots - 1)];
 }
+
+/* A new ring whose first position is base, held by holder. Outcomes of
+ * dragon_pool_alloc. */
+int dragon_ring_create(struct dragon_pool *pool, uint32_t n_slots, uint64_t base, uint32_t holder,
+                       struct dragon_handle *handle_out);
+
+/* The ring at an offset that was read from shared memory; its block; its number
+ * of slots, which its block has room for. -EBADMSG: there is no ring. */
+int dragon_ring_find(struct dragon_pool *pool, uint64_t offset, struct dragon_ring **ring_out,
+                     struct dragon_handle *handle_out, uint32_t *n_slots_out);

@@ -11,8 +11,7 @@
 
 static struct dragon_object_header *header_of(const struct dragon_object *object)
 {
-    return (struct dragon_object_header *)((char *)object->state -
-                                           sizeof(struct dragon_object_header));
+    return dragon_object_header_of(object->state);
 }
 
 int dragon_object_create(struct dragon_pool *pool, uint32_t kind, uint64_t size_bytes,
@@ -86,6 +85,25 @@ int dragon_object_adopt(struct dragon_pool *pool, const struct dragon_handle *ha
     return dragon_error_trace(find(pool, handle, kind, size_bytes, object_out));
 }
 
+void dragon_object_begins_with(struct dragon_object *object, uint32_t state_kind)
+{
+    dragon_publish(&header_of(object)->state_kind, state_kind); /* pairs with _state_in */
+}
+
+void *dragon_object_state_in(struct dragon_pool *pool, const struct dragon_handle *handle,
+                             uint64_t size_bytes, uint32_t state_kind, uint64_t state_bytes)
+{
+    struct dragon_object_header *header;
+
+    if (size_bytes < sizeof *header + state_bytes)
+        return NULL;
+    header = dragon_pool_at(pool, handle->offset);
+    if (dragon_observe(&header->state_kind) != state_kind || dragon_peek(&header->n_users) == 0 ||
+        dragon_read_once(&header->version) != OBJECT_VERSION)
+        return NULL;
+    return header + 1;
+}
+
 void dragon_object_keep(struct dragon_object *object)
 {
     dragon_fetch_add(&header_of(object)->n_users, 1);
@@ -99,6 +117,7 @@ void dragon_object_close(struct dragon_object *object, dragon_object_fini fini)
         if (fini)
             fini(object);
         header->kind = 0;
+        dragon_poke(&header->state_kind, 0);
         dragon_pool_free(object->pool, &object->handle);
     }
     object->state = NULL;

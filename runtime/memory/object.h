@@ -27,10 +27,17 @@ struct dragon_object_header {
     uint32_t kind;
     uint32_t version;
     _Atomic uint32_t n_users;
-    uint32_t reserved[13];
+    _Atomic uint32_t state_kind; /* 0, or what the state begins with, whatever the kind */
+    uint32_t reserved[12];
 };
 
 _Static_assert(sizeof(struct dragon_object_header) == 64, "shared layout");
+
+/* The header of the object whose state that is. */
+static inline struct dragon_object_header *dragon_object_header_of(void *state)
+{
+    return (struct dragon_object_header *)state - 1;
+}
 
 /* An open object. */
 struct dragon_object {
@@ -56,6 +63,16 @@ int dragon_object_open(struct dragon_pool *pool, const struct dragon_handle *han
 /* Open one that a message named: the message's use becomes the caller's. */
 int dragon_object_adopt(struct dragon_pool *pool, const struct dragon_handle *handle, uint32_t kind,
                         uint64_t size_bytes, struct dragon_object *object_out);
+
+/* Say, once the state is complete, that it begins with a known struct, although
+ * the object's kind is its users' own: for who looks at all objects of a pool. */
+void dragon_object_begins_with(struct dragon_object *object, uint32_t state_kind);
+
+/* The state in a block if it is an object in use that begins so; NULL: it is not. It
+ * may end its life at any time: what is read there may be anything. size_bytes:
+ * the block's; state_bytes: that the state has at least. */
+void *dragon_object_state_in(struct dragon_pool *pool, const struct dragon_handle *handle,
+                             uint64_t size_bytes, uint32_t state_kind, uint64_t state_bytes);
 
 /* One more user, for a message that will be adopted. */
 void dragon_object_keep(struct dragon_object *object);

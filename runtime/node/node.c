@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/deadline.h"
 #include "base/error.h"
+#include "channel/in_flight.h"
 #include "memory/pool.h"
 #include "node/threads.h"
 #include "os/os.h"
@@ -370,8 +371,9 @@ void dragon_node_leave(void)
     if (index != DRAGON_NODE_NO_SLOT) {
         slot = dragon_table_claimed(&node->table, index);
         dragon_publish(&slot->state, DRAGON_TABLE_ENDING);
-        dragon_pool_sweep(node->pool, DRAGON_HOLDER_FIRST_SLOT + index);
-        dragon_table_release(&node->table, index);
+        /* Without memory for that, somebody will find this process gone. */
+        if (dragon_in_flight_sweep(node->pool, DRAGON_HOLDER_FIRST_SLOT + index, NULL) == 0)
+            dragon_table_release(&node->table, index);
         dragon_publish(&node->slot, DRAGON_NODE_NO_SLOT);
     }
     dragon_publish(&current, NULL);

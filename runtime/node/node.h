@@ -63,7 +63,8 @@ void dragon_node_begin(void);
  * is planned, or it could not be opened. Borrowed. */
 struct dragon_node *dragon_node_current(void);
 
-/* Leave the node: this process ends cleanly. Blocks that it holds are freed.
+/* Leave the node: this process ends cleanly. Blocks that it holds are freed, but for
+ * those in messages that it has sent and nobody has received yet.
  * Its objects must not be used after this. */
 void dragon_node_leave(void);
 

@@ -1,6 +1,7 @@
 #include "process/table.h"
 
 #include "base/error.h"
+#include "channel/in_flight.h"
 #include "memory/pool.h"
 #include "os/os.h"
 
@@ -127,10 +128,13 @@ static bool is_abandoned(struct dragon_table_slot *slot)
     return dragon_peek(&slot->start_ticks) != 0 && ticks != dragon_peek(&slot->start_ticks);
 }
 
-static void take_over_locked(struct dragon_table *table, uint32_t index)
+/* False: there was no memory for it; the slot stays as it is. */
+static bool take_over_locked(struct dragon_table *table, uint32_t index)
 {
-    dragon_pool_sweep(table->pool, DRAGON_HOLDER_FIRST_SLOT + index);
+    if (dragon_in_flight_sweep(table->pool, DRAGON_HOLDER_FIRST_SLOT + index, NULL) < 0)
+        return false;
     dragon_table_release(table, index);
+    return true;
 }
 
 static bool find_free_locked(struct dragon_table *table, uint32_t *slot_out)
@@ -144,9 +148,8 @@ static bool find_free_locked(struct dragon_table *table, uint32_t *slot_out)
         }
     }
     for (uint32_t i = 0; i < n; i++) {
-        if (!is_abandoned(dragon_table_claimed(table, i)))
+        if (!is_abandoned(dragon_table_claimed(table, i)) || !take_over_locked(table, i))
             continue;
-        take_over_locked(table, i);
         *slot_out = i;
         return true;
     }
@@ -164,7 +167,7 @@ static void release_namesakes_locked(struct dragon_table *table, int32_t pid, ui
         if (dragon_peek(&slot->pid) == pid && dragon_peek(&slot->start_ticks) != start_ticks &&
             dragon_peek(&slot->start_ticks) != 0 && start_ticks != 0 &&
             dragon_observe(&slot->state) != DRAGON_TABLE_FREE)
-            take_over_locked(table, i);
+            (void)take_over_locked(table, i);
     }
 }
 
@@ -211,7 +214,7 @@ void dragon_table_sweep_dead(struct dragon_table *table)
     n = dragon_table_n_slots(table);
     for (uint32_t i = 0; i < n; i++)
         if (dragon_observe(&dragon_table_claimed(table, i)->state) == DRAGON_TABLE_DEAD)
-            take_over_locked(table, i);
+            (void)take_over_locked(table, i);
     dragon_mutex_unlock(&table->shared->mutex);
 }
 

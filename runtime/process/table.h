@@ -86,8 +86,9 @@ void dragon_table_open(struct dragon_table *table, struct dragon_pool *pool, uin
 int dragon_table_claim(struct dragon_table *table, int32_t pid, uint64_t start_ticks,
                        int32_t parent_pid, uint32_t *slot_out);
 
-/* Free what the processes in DRAGON_TABLE_DEAD slots held, and the slots. Under
- * the mutex: a slot that were claimed anew meanwhile would lose its blocks. */
+/* Free what the processes in DRAGON_TABLE_DEAD slots held (but for blocks in
+ * flight, channel/in_flight.h), and the slots. Under the mutex: a slot that were
+ * claimed anew meanwhile would lose its blocks. */
 void dragon_table_sweep_dead(struct dragon_table *table);
 
 /* Make a slot free for the next one. */

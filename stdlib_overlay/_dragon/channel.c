@@ -418,19 +418,14 @@ static PyObject *take_block(struct dragon_py_channel *self, const struct dragon_
         .generation = message->block_generation,
         .offset = message->block_offset,
     };
-    uint32_t before;
-    PyObject *block;
-    int r = dragon_pool_hold(pool, &handle, DRAGON_HOLDER_SHARED, &before);
+    PyObject *block = dragon_py_allocation_new((struct dragon_py_pool *)self->pool, &handle);
 
-    if (r < 0)
-        return dragon_py_raise(state_of(self), r, "receive");
-    block = dragon_py_allocation_new((struct dragon_py_pool *)self->pool, &handle);
-    if (!block)
-        return NULL;
-    if ((uint64_t)PyObject_Size(block) < words->size_bytes) {
-        Py_DECREF(block);
-        return dragon_py_raise(state_of(self), -EBADMSG, "receive");
+    if (block && (uint64_t)PyObject_Size(block) < words->size_bytes) {
+        Py_CLEAR(block);
+        dragon_py_raise(state_of(self), -EBADMSG, "receive");
     }
+    if (!block)
+        dragon_pool_free(pool, &handle);
     return block;
 }
 
@@ -479,7 +474,8 @@ static int wait_and_receive(struct dragon_py_channel *self, struct dragon_messag
 
     do {
         Py_BEGIN_ALLOW_THREADS
-        r = dragon_channel_receive(&self->channel, message_out, dragon_py_next_look(deadline_ns));
+        r = dragon_channel_receive(&self->channel, DRAGON_HOLDER_SHARED, message_out,
+                                   dragon_py_next_look(deadline_ns));
         Py_END_ALLOW_THREADS
     } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
     dragon_blocked_leave(&dragon_py_channel_state(self)->blocked, place);
@@ -501,7 +497,7 @@ static PyObject *channel_receive(struct dragon_py_channel *self, PyObject *timeo
 
     if (dragon_py_channel_require(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
         return NULL;
-    r = dragon_channel_try_receive(&self->channel, &message);
+    r = dragon_channel_try_receive(&self->channel, DRAGON_HOLDER_SHARED, &message);
     if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE))
         r = wait_and_receive(self, &message, deadline_ns);
     if (r == DRAGON_CHANNEL_EMPTY)

@@ -811,15 +811,10 @@ static PyObject *unpickle_with_buffers(struct dragon_py_state *state, PyObject *
 }
 
 static PyObject *decode_with_buffers(struct dragon_py_state *state, struct dragon_pool *pool,
-                                     uint32_t holder, const struct payload *payload)
+                                     const struct payload *payload)
 {
     PyObject *block, *result;
-    uint32_t before;
-    int r;
 
-    r = dragon_pool_hold(pool, &payload->handle, holder, &before);
-    if (r < 0)
-        return dragon_py_raise(state, r, "get");
     block = dragon_py_block_new(state, pool, &payload->handle, (void *)(uintptr_t)payload->bytes,
                                 payload->n);
     if (!block)
@@ -851,16 +846,18 @@ int dragon_py_encode(struct dragon_py_state *state, struct dragon_pool *pool, ui
     return encode_pickle(state, pool, holder, object, message, pickling_failed_out);
 }
 
-PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *pool,
                            const struct dragon_message *message)
 {
     struct payload payload;
     PyObject *result;
 
-    if (find_payload(state, pool, message, &payload) < 0)
+    if (find_payload(state, pool, message, &payload) < 0) {
+        dragon_py_discard(pool, message);
         return NULL;
+    }
     if (message->kind == KIND_PICKLE_WITH_BUFFERS && payload.has_block)
-        return decode_with_buffers(state, pool, holder, &payload);
+        return decode_with_buffers(state, pool, &payload);
     if (message->kind == KIND_PICKLE)
         result = unpickle(state, payload.bytes, payload.n);
     else if (message->kind == KIND_TUPLE && !payload.has_block)

@@ -33,10 +33,10 @@ int dragon_py_encode(struct dragon_py_state *state, struct dragon_pool *pool, ui
                      PyObject *object, struct dragon_message *message_out,
                      bool *pickling_failed_out);
 
-/* The object of a message. Consumes its block. A new reference, or NULL with
- * an exception. holder: who holds blocks that stay in use. */
-PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+/* The object of a message. Consumes its block, which this process holds. A new
+ * reference, or NULL with an exception. */
+PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *pool,
                            const struct dragon_message *message);
 
-/* Free what an unsent message holds. */
+/* Free what a message holds that is not in a channel. */
 void dragon_py_discard(struct dragon_pool *pool, const struct dragon_message *message);

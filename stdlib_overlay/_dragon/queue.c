@@ -115,6 +115,8 @@ static struct dragon_py_state *state_of(struct queue *self)
     return dragon_py_state_of(Py_TYPE(self));
 }
 
+/* Who holds the blocks and the rings that this process has in its hands. Asked each
+ * time: a forked copy of a process has a slot of its own. */
 static int require_holder(struct queue *self, uint32_t *holder_out)
 {
     struct dragon_node *node = dragon_node_current();
@@ -127,6 +129,8 @@ static int require_holder(struct queue *self, uint32_t *holder_out)
     r = dragon_node_holder(node, holder_out);
     if (r < 0)
         dragon_py_raise(state_of(self), r, "Queue");
+    else
+        self->channel.holder = *holder_out;
     return r;
 }
 
@@ -352,16 +356,20 @@ static int receive_message(struct queue *self, struct dragon_message *message_ou
 {
     int n_looks = deadline_ns == DRAGON_AT_ONCE ? 1 : LOOKS_WITH_GIL;
     int r = DRAGON_CHANNEL_EMPTY;
+    uint32_t holder;
+
+    if (require_holder(self, &holder) < 0)
+        return -1;
 
     for (int i = 0; i < n_looks && r == DRAGON_CHANNEL_EMPTY; i++) {
-        r = dragon_channel_try_receive(&self->channel, message_out);
+        r = dragon_channel_try_receive(&self->channel, holder, message_out);
         if (r == DRAGON_CHANNEL_EMPTY)
             dragon_pause();
     }
     if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE)) {
         do {
             Py_BEGIN_ALLOW_THREADS
-            r = dragon_channel_receive(&self->channel, message_out,
+            r = dragon_channel_receive(&self->channel, holder, message_out,
                                        dragon_py_next_look(deadline_ns));
             Py_END_ALLOW_THREADS
         } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
@@ -376,14 +384,10 @@ static PyObject *get_until(struct queue *self, int64_t deadline_ns)
 {
     struct dragon_py_state *state = state_of(self);
     struct dragon_message message;
-    uint32_t holder;
-    int r;
+    int r = receive_message(self, &message, deadline_ns);
 
-    if (require_holder(self, &holder) < 0)
-        return NULL;
-    r = receive_message(self, &message, deadline_ns);
     if (r == 0)
-        return dragon_py_decode(state, self->base.object.pool, holder, &message);
+        return dragon_py_decode(state, self->base.object.pool, &message);
     if (r == DRAGON_CHANNEL_EMPTY && dragon_py_queue_empty(state))
         PyErr_SetNone(state->queue_empty);
     return NULL;

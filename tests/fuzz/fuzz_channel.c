@@ -67,7 +67,7 @@ static void use(struct dragon_channel *channel)
     dragon_channel_watch(channel, DRAGON_CHANNEL_EVENT_EMPTY, 0);
     dragon_channel_wait(channel, 0);
     for (int i = 0; i < N_MESSAGES + 4; i++) {
-        if (dragon_channel_receive(channel, &message, 0) == 0)
+        if (dragon_channel_receive(channel, DRAGON_HOLDER_FIRST_SLOT, &message, 0) == 0)
             take_message(channel->object.pool, &message);
         if (i % 8 == 0)
             dragon_channel_done(channel);

@@ -1,5 +1,6 @@
 /* Children of a node claim slots, hold blocks, wait and leave, and are killed at
  * random moments meanwhile: the node takes back all they had. */
+#include "channel/in_flight.h"
 #include "memory/pool.h"
 #include "node/node.h"
 #include "node/threads.h"
@@ -35,7 +36,8 @@ static int come_and_go(void *seed_number)
         /* As dragon_node_leave, but to come back. */
         dragon_publish(&dragon_table_slot(&mine->table, holder - DRAGON_HOLDER_FIRST_SLOT)->state,
                        DRAGON_TABLE_ENDING);
-        dragon_pool_sweep(mine->pool, holder);
+        if (dragon_in_flight_sweep(mine->pool, holder, NULL) != 0)
+            return 3;
         dragon_table_release(&mine->table, holder - DRAGON_HOLDER_FIRST_SLOT);
         dragon_publish(&mine->slot, DRAGON_NODE_NO_SLOT);
     }

@@ -89,9 +89,9 @@ static int receive_as_may_be(struct worker *worker, struct dragon_message *messa
     if (seed_below(&worker->seed, 3) == 0)
         require(dragon_channel_wait(&fixture.channel, soon()) == 0);
     if (seed_below(&worker->seed, 2))
-        r = dragon_channel_try_receive(&fixture.channel, message_out);
+        r = dragon_channel_try_receive(&fixture.channel, DRAGON_HOLDER_NONE, message_out);
     if (r == DRAGON_CHANNEL_BUSY || r == DRAGON_CHANNEL_EMPTY)
-        r = dragon_channel_receive(&fixture.channel, message_out, soon());
+        r = dragon_channel_receive(&fixture.channel, DRAGON_HOLDER_NONE, message_out, soon());
     return r;
 }
 

@@ -66,7 +66,7 @@ static inline int send_number(struct dragon_channel *channel, uint64_t number)
 static inline int receive_number(struct dragon_channel *channel, uint64_t *number_out)
 {
     struct dragon_message message;
-    int r = dragon_channel_receive(channel, &message, 0);
+    int r = dragon_channel_receive(channel, DRAGON_HOLDER_NONE, &message, 0);
 
     if (r == 0)
         *number_out = number_in(&message);

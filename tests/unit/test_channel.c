@@ -74,9 +74,10 @@ static void *wait_for_it(void *argument)
     struct dragon_message message;
 
     do
-        waiter->result = waiter->events
-                             ? dragon_channel_watch(channel, waiter->events, DRAGON_FOREVER)
-                             : dragon_channel_receive(channel, &message, DRAGON_FOREVER);
+        waiter->result =
+            waiter->events
+                ? dragon_channel_watch(channel, waiter->events, DRAGON_FOREVER)
+                : dragon_channel_receive(channel, DRAGON_HOLDER_NONE, &message, DRAGON_FOREVER);
     while (waiter->result == DRAGON_CHANNEL_INTERRUPTED);
     return NULL;
 }
@@ -179,7 +180,7 @@ Test(channel, a_message_arrives_as_it_was_sent)
     for (int i = 0; i < DRAGON_MESSAGE_INLINE_BYTES; i++)
         sent.bytes[i] = (unsigned char)(i + 1);
     cr_assert_eq(dragon_channel_try_send(channel, &sent), 0);
-    cr_assert_eq(dragon_channel_try_receive(channel, &got), 0);
+    cr_assert_eq(dragon_channel_try_receive(channel, DRAGON_HOLDER_NONE, &got), 0);
     cr_assert_eq(memcmp(&sent, &got, sizeof sent), 0);
     close_channel();
 }
@@ -191,7 +192,7 @@ Test(channel, a_message_of_no_bytes_is_a_message)
     open_channel(UNBOUNDED, UNBOUNDED);
     cr_assert_eq(dragon_channel_try_send(channel, &sent), 0);
     cr_assert_eq(dragon_channel_count(channel), 1);
-    cr_assert_eq(dragon_channel_try_receive(channel, &got), 0);
+    cr_assert_eq(dragon_channel_try_receive(channel, DRAGON_HOLDER_NONE, &got), 0);
     cr_assert_eq(got.kind, 5);
     cr_assert_eq(got.size_bytes, 0);
     cr_assert_not(dragon_message_has_block(&got));
@@ -203,8 +204,10 @@ Test(channel, an_empty_one_is_empty_at_once)
     struct dragon_message message;
 
     open_channel(UNBOUNDED, UNBOUNDED);
-    cr_assert_eq(dragon_channel_try_receive(channel, &message), DRAGON_CHANNEL_EMPTY);
-    cr_assert_eq(dragon_channel_receive(channel, &message, DRAGON_AT_ONCE), DRAGON_CHANNEL_EMPTY);
+    cr_assert_eq(dragon_channel_try_receive(channel, DRAGON_HOLDER_NONE, &message),
+                 DRAGON_CHANNEL_EMPTY);
+    cr_assert_eq(dragon_channel_receive(channel, DRAGON_HOLDER_NONE, &message, DRAGON_AT_ONCE),
+                 DRAGON_CHANNEL_EMPTY);
     cr_assert_eq(dragon_channel_wait(channel, DRAGON_AT_ONCE), DRAGON_CHANNEL_EMPTY);
     close_channel();
 }
@@ -335,7 +338,7 @@ Test(channel, a_byte_limit_counts_payload_and_blocks)
     cr_assert_eq(attach_block(fixture.pool, 1000, HOLDER, &large, &handle), 0);
     cr_assert_eq(dragon_channel_try_send(channel, &large), 0, "one may exceed the limit");
     cr_assert_eq(dragon_channel_try_send(channel, &small), DRAGON_CHANNEL_FULL);
-    cr_assert_eq(dragon_channel_try_receive(channel, &large), 0);
+    cr_assert_eq(dragon_channel_try_receive(channel, DRAGON_HOLDER_NONE, &large), 0);
     cr_assert_eq(dragon_pool_free(fixture.pool, &handle), 0);
     /* 8 bytes each: the 125th makes 1000. */
     send_numbers(0, 125);
@@ -363,21 +366,81 @@ Test(channel, a_pool_without_room_is_an_outcome_and_loses_nothing)
 
 /* ---- blocks ---- */
 
-Test(channel, a_block_travels_as_the_channels_and_arrives_whole)
+Test(channel, a_block_arrives_whole_and_is_held_by_its_receiver)
 {
     struct dragon_message sent = message_of(1), got;
     struct dragon_handle handle;
+    uint32_t before;
 
     open_channel(UNBOUNDED, UNBOUNDED);
     cr_assert_eq(attach_block(fixture.pool, 5000, HOLDER, &sent, &handle), 0);
     memset(dragon_pool_at(fixture.pool, handle.offset), 0x11, 5000);
     cr_assert_eq(dragon_channel_try_send(channel, &sent), 0);
-    cr_assert_eq(dragon_pool_sweep(fixture.pool, HOLDER), 0, "it survives its sender");
-    cr_assert_eq(dragon_channel_try_receive(channel, &got), 0);
+    cr_assert_eq(dragon_channel_try_receive(channel, HOLDER + 1, &got), 0);
     cr_assert_eq(got.block_offset, handle.offset);
     cr_assert_eq(got.block_generation, handle.generation);
     cr_assert_eq(*(unsigned char *)dragon_pool_at(fixture.pool, handle.offset + 4999), 0x11);
+    cr_assert_eq(dragon_pool_hold(fixture.pool, &handle, HOLDER, &before), 0);
+    cr_assert_eq(before, HOLDER + 1);
     cr_assert_eq(dragon_pool_free(fixture.pool, &handle), 0);
+    close_channel();
+}
+
+Test(channel, a_block_received_for_nobody_keeps_its_holder)
+{
+    struct dragon_message message = message_of(1);
+    struct dragon_handle handle;
+
+    open_channel(UNBOUNDED, UNBOUNDED);
+    cr_assert_eq(attach_block(fixture.pool, 5000, HOLDER, &message, &handle), 0);
+    cr_assert_eq(dragon_channel_try_send(channel, &message), 0);
+    cr_assert_eq(dragon_channel_try_receive(channel, DRAGON_HOLDER_NONE, &message), 0);
+    cr_assert_eq(dragon_pool_sweep(fixture.pool, HOLDER), 1);
+    close_channel();
+}
+
+Test(channel, a_message_whose_block_is_gone_is_taken_with_an_error)
+{
+    struct dragon_message message = message_of(1);
+    struct dragon_handle handle;
+
+    open_channel(1, UNBOUNDED);
+    cr_assert_eq(attach_block(fixture.pool, 5000, HOLDER, &message, &handle), 0);
+    cr_assert_eq(dragon_channel_try_send(channel, &message), 0);
+    cr_assert_eq(dragon_pool_free(fixture.pool, &handle), 0);
+    cr_assert_eq(dragon_channel_receive(channel, HOLDER, &message, DRAGON_AT_ONCE), -EBADMSG);
+    send_numbers(2, 3);
+    receive_numbers(2, 3);
+    close_channel();
+}
+
+Test(channel, a_message_of_an_impossible_size_is_taken_with_an_error)
+{
+    struct dragon_message message;
+    struct dragon_ring *ring;
+
+    open_channel(UNBOUNDED, UNBOUNDED);
+    send_numbers(1, 3);
+    ring = dragon_pool_at(fixture.pool, dragon_peek(&channel->shared->tail_ring));
+    dragon_ring_slot(ring, 0)->size_bytes = DRAGON_MESSAGE_INLINE_BYTES + 1;
+    cr_assert_eq(dragon_channel_try_receive(channel, HOLDER, &message), -EBADMSG);
+    receive_numbers(2, 3);
+    close_channel();
+}
+
+Test(channel, messages_of_each_size_arrive_whole)
+{
+    struct dragon_message sent = {.kind = MESSAGE_KIND}, got;
+
+    open_channel(UNBOUNDED, UNBOUNDED);
+    for (uint32_t n = 0; n <= DRAGON_MESSAGE_INLINE_BYTES; n++) {
+        sent.size_bytes = n;
+        memset(sent.bytes, (int)n + 1, sizeof sent.bytes);
+        memset(&got, 0, sizeof got);
+        cr_assert_eq(dragon_channel_try_send(channel, &sent), 0);
+        cr_assert_eq(dragon_channel_try_receive(channel, HOLDER, &got), 0);
+        cr_assert_eq(memcmp(&got, &sent, offsetof(struct dragon_message, bytes) + n), 0);
+    }
     close_channel();
 }
 
@@ -427,7 +490,8 @@ Test(channel, a_lock_in_use_is_busy_for_those_who_do_not_wait)
     child_kill(holder);
     holder = child_start(hold_lock, &channel->shared->receive_lock);
     cr_assert(becomes_true(is_locked, &channel->shared->receive_lock));
-    cr_assert_eq(dragon_channel_try_receive(channel, &message), DRAGON_CHANNEL_BUSY);
+    cr_assert_eq(dragon_channel_try_receive(channel, DRAGON_HOLDER_NONE, &message),
+                 DRAGON_CHANNEL_BUSY);
     child_kill(holder);
     cr_assert_eq(dragon_channel_try_send(channel, &message), 0, "the holder is dead");
     receive_numbers(0, 2);
@@ -441,7 +505,7 @@ Test(channel, waits_end_at_their_deadline_and_not_before)
 
     open_channel(1, UNBOUNDED);
     begin_ns = dragon_now_ns();
-    cr_assert_eq(dragon_channel_receive(channel, &message, begin_ns + wait_ns),
+    cr_assert_eq(dragon_channel_receive(channel, DRAGON_HOLDER_NONE, &message, begin_ns + wait_ns),
                  DRAGON_CHANNEL_EMPTY);
     cr_assert_geq(dragon_now_ns() - begin_ns, wait_ns);
     begin_ns = dragon_now_ns();
@@ -491,7 +555,7 @@ static int receive_waiting(void *argument)
     struct dragon_message message;
 
     (void)argument;
-    if (dragon_channel_receive(channel, &message, test_soon()) != 0)
+    if (dragon_channel_receive(channel, DRAGON_HOLDER_NONE, &message, test_soon()) != 0)
         return 100;
     return (int)number_in(&message);
 }
@@ -581,7 +645,7 @@ static int run_receive(void)
 {
     struct dragon_message message;
 
-    return dragon_channel_receive(channel, &message, test_soon());
+    return dragon_channel_receive(channel, DRAGON_HOLDER_NONE, &message, test_soon());
 }
 
 static int run_wait(void)
@@ -778,7 +842,7 @@ static void *consume(void *argument)
     struct worker *worker = argument;
     struct dragon_message message;
 
-    while (dragon_channel_receive(channel, &message, test_soon()) == 0) {
+    while (dragon_channel_receive(channel, DRAGON_HOLDER_NONE, &message, test_soon()) == 0) {
         uint64_t number = number_in(&message), producer = number >> 32;
 
         if (producer == N_THREADS)

@@ -1,0 +1,26 @@
+#pragma once
+
+/*
+ * Blocks in flight: what becomes of the blocks of a process that has ended.
+ *
+ * A block that is sent keeps its sender as its holder while it is in a channel;
+ * the receiver makes itself the holder, then commits. So among the blocks whose
+ * holder has ended are its own, to be freed, and those that a message in some
+ * channel names, which are to arrive. The sweep reads all channels of the pool to
+ * tell them apart. (docs/channel.md says why that is right; a search of all
+ * interleavings: tests/model/in_flight.py.)
+ *
+ * It only reads the channels and takes no lock of theirs: it waits for nobody, and
+ * who is killed in the middle of a sweep leaves nothing behind.
+ */
+
+#include <stdint.h>
+
+struct dragon_pool;
+
+/* Free all blocks of a holder that has ended: its process will neither send nor
+ * receive again, and the holder is not given to another before this has returned
+ * 0. Those in flight, and rings of channels, get the holder
+ * DRAGON_HOLDER_CHANNEL. n_freed_out may be NULL. -ENOMEM: nothing was freed, call
+ * again. Any thread, any process; several at once may sweep. */
+int dragon_in_flight_sweep(struct dragon_pool *pool, uint32_t holder, uint64_t *n_freed_out);
