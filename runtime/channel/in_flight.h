@@ -19,8 +19,8 @@
 struct dragon_pool;
 
 /* Free all blocks of a holder that has ended: its process will neither send nor
- * receive again, and the holder is not given to another before this has returned
- * 0. Those in flight, and rings of channels, get the holder
+ * receive again, and the holder is not given to another while a sweep of it is
+ * under way. Those in flight, and rings of channels, get the holder
  * DRAGON_HOLDER_CHANNEL. n_freed_out may be NULL. -ENOMEM: nothing was freed, call
- * again. Any thread, any process; several at once may sweep. */
+ * again. Any thread, any process. */
 int dragon_in_flight_sweep(struct dragon_pool *pool, uint32_t holder, uint64_t *n_freed_out);

@@ -204,6 +204,19 @@ def hold_array(inbox: Any, outbox: Any) -> None:
     time.sleep(60)
 
 
+def send_and_hold_arrays(outbox: Any, inbox: Any, ready: Any) -> None:
+    """Send arrays, keep others that were sent and received, wait for the end."""
+    import numpy  # not at the top: most children need no numpy
+
+    for i in range(3):
+        outbox.put(numpy.full(20_000, i))
+    for _ in range(2):
+        inbox.put(numpy.zeros(20_000))
+    kept = [inbox.get(), inbox.get()]
+    ready.set()
+    assert inbox.get() == "end", kept
+
+
 def put_for_ever(target: Any, started: Any) -> None:
     """Put numbers and arrays until killed."""
     import numpy  # not at the top: most children need no numpy, and it takes long to import

@@ -18,6 +18,7 @@ from children import (
     hold_array,
     put_all,
     put_for_ever,
+    send_and_hold_arrays,
     sleep_after,
 )
 from overlay_support import all_gone, environment, is_alive, n_blocks, state_of, until, write_script
@@ -129,6 +130,26 @@ def test_blocks_held_by_a_killed_child_come_back(dragon: BaseContext) -> None:
         assert outbox.get(timeout=20) == 800_000
         child.kill()
         child.join()
+    assert until(lambda: n_blocks() <= start)
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_arrays_that_a_child_sent_arrive_after_its_end_and_leave_nothing(
+    dragon: BaseContext, ends_well: bool
+) -> None:
+    inbox, outbox, ready = dragon.Queue(), dragon.Queue(), dragon.Event()
+    start = n_blocks()
+    child = dragon.Process(target=send_and_hold_arrays, args=(inbox, outbox, ready))
+    child.start()
+    assert ready.wait(20)
+    if ends_well:
+        outbox.put("end")
+    else:
+        child.kill()
+    child.join()
+    assert until(lambda: n_blocks() <= start + 3)
+    for i in range(3):
+        assert (inbox.get(timeout=5) == i).all()
     assert until(lambda: n_blocks() <= start)
 
 

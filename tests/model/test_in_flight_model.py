@@ -1,0 +1,46 @@
+"""Blocks in flight survive any death, the others come back, and this search would notice."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import unittest
+from pathlib import Path
+from typing import Any
+
+
+def _load_model() -> Any:
+    """The model beside this file, which is no package."""
+    path = Path(__file__).with_name("in_flight.py")
+    spec = importlib.util.spec_from_file_location("dragon_in_flight_model", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+model = _load_model()
+
+
+class TestInFlight(unittest.TestCase):
+    def test_no_interleaving_and_no_death_does_harm(self) -> None:
+        for name, setting in model.SETTINGS.items():
+            with self.subTest(name):
+                self.assertEqual(model.search(setting).wrong, {})
+
+    def test_the_search_gets_around(self) -> None:
+        n_states = sum(model.search(setting).n_states for setting in model.SETTINGS.values())
+        self.assertGreater(n_states, 150_000)
+
+    def test_each_mutation_is_shown(self) -> None:
+        self.assertEqual(set(model.BROKEN), set(model.MUTATIONS))
+
+    def test_each_mutation_of_the_protocol_does_harm(self) -> None:
+        for name in model.BROKEN:
+            with self.subTest(name):
+                self.assertTrue(model.search(model.broken(name)).wrong)
+
+
+if __name__ == "__main__":
+    unittest.main()
