@@ -197,7 +197,7 @@ int dragon_in_flight_sweep(struct dragon_pool *pool, uint32_t holder, uint64_t *
         if (names.n > 0)
             qsort(names.all, names.n, sizeof *names.all, compare);
         DRAGON_TEST_POINT("in-flight-before-sweep");
-        n_freed = dragon_pool_sweep_except(pool, holder, is_named, &names);
+        n_freed = dragon_pool_sweep_except(pool, holder, names.n > 0 ? is_named : NULL, &names);
     }
     if (r == 0 && n_freed_out)
         *n_freed_out = n_freed;

@@ -7,6 +7,7 @@
 #include "support/shared_page.h"
 
 #include <criterion/criterion.h>
+#include <pthread.h>
 #include <string.h>
 
 #define N_KILLS 300
@@ -228,6 +229,102 @@ static void run_storm(uint64_t max_messages)
     cr_assert(dragon_pool_check(fixture.pool));
     cr_assert_eq(channel_fixture_blocks_left(&fixture), 0, "every block comes back");
     cr_assert(dragon_pool_check(fixture.pool));
+}
+
+/* ---- sweeping a channel that others use ---- */
+
+#define N_AHEAD (64 + 128 + 256) /* three rings, all left meanwhile */
+#define N_BEHIND 50
+#define N_ROUNDS 5000
+#define LATEST_START_NS 25000
+#define DEAD (DRAGON_HOLDER_FIRST_SLOT + 1)
+#define ALIVE (DRAGON_HOLDER_FIRST_SLOT + 2)
+
+enum { READY = 1, STARTED };
+
+static _Atomic int step;
+
+static bool send_blocks(uint64_t n, uint32_t holder)
+{
+    struct dragon_handle handle;
+    bool sent = true;
+
+    for (uint64_t i = 0; sent && i < n; i++) {
+        struct dragon_message message = message_of(i);
+
+        sent = attach_block(fixture.pool, 64, holder, &message, &handle) == 0 &&
+               dragon_channel_try_send(&fixture.channel, &message) == 0;
+    }
+    return sent;
+}
+
+static bool receive_blocks(uint64_t n)
+{
+    struct dragon_message message;
+    struct dragon_handle handle;
+    uint64_t size_bytes;
+    bool received = true;
+
+    for (uint64_t i = 0; received && i < n; i++)
+        received =
+            dragon_channel_receive(&fixture.channel, ALIVE, &message, 0) == 0 &&
+            dragon_pool_find(fixture.pool, message.block_offset, &handle, &size_bytes) == 0 &&
+            dragon_pool_free(fixture.pool, &handle) == 0;
+    return received;
+}
+
+/* Leaves the rings, and writes over the memory of each when it is left and freed. */
+static void *receive_what_is_ahead(void *argument)
+{
+    struct seed *seed = argument;
+    struct dragon_handle handle;
+    bool received = true;
+    int64_t start_ns;
+
+    dragon_publish(&step, READY);
+    while (dragon_observe(&step) != STARTED)
+        ;
+    start_ns = dragon_now_ns() + (int64_t)seed_below(seed, LATEST_START_NS);
+    while (dragon_now_ns() < start_ns)
+        ;
+    for (uint64_t n_slots = 64; received && n_slots <= 256; n_slots *= 2) {
+        received = receive_blocks(n_slots == 64 ? 65 : n_slots) &&
+                   dragon_pool_alloc(fixture.pool, 64 + 128 * n_slots, ALIVE, &handle) == 0;
+        if (received)
+            memset(dragon_pool_at(fixture.pool, handle.offset), 0xff, 64 + 128 * n_slots);
+    }
+    return received ? &fixture : NULL;
+}
+
+static void sweep_beside_a_receiver(struct seed *seed)
+{
+    uint64_t n_freed = UINT64_MAX;
+    void *received;
+    pthread_t receiver;
+
+    channel_fixture_open(&fixture, UINT64_C(4) << 20, DRAGON_CHANNEL_UNBOUNDED,
+                         DRAGON_CHANNEL_UNBOUNDED);
+    cr_assert(send_blocks(N_AHEAD, ALIVE) && send_blocks(N_BEHIND, DEAD));
+    pthread_create(&receiver, NULL, receive_what_is_ahead, seed);
+    while (dragon_observe(&step) != READY)
+        ;
+    dragon_publish(&step, STARTED);
+    cr_assert_eq(dragon_in_flight_sweep(fixture.pool, DEAD, &n_freed), 0);
+    cr_assert_eq(n_freed, 0);
+    pthread_join(receiver, &received);
+    cr_assert_not_null(received);
+    cr_assert(receive_blocks(N_BEHIND - 1), "they arrive whole");
+    dragon_pool_sweep(fixture.pool, ALIVE);
+    cr_assert_eq(channel_fixture_blocks_left(&fixture), 0);
+    dragon_pool_close(fixture.pool);
+}
+
+Test(storm, a_sweep_beside_a_receiver_that_leaves_the_rings_misses_no_message)
+{
+    struct seed seed = seed_new("storm");
+
+    for (int i = 0; i < N_ROUNDS; i++)
+        sweep_beside_a_receiver(&seed);
 }
 
 Test(storm, kills_over_a_growing_channel_lose_at_most_what_was_in_hand)
