@@ -40,6 +40,7 @@ struct dragon_spin {
 
 struct dragon_spin_round {
     int64_t end_ns;
+    int n_pauses; /* since the last yield */
     int n_long_yields;
 };
 
@@ -62,15 +63,20 @@ static inline struct dragon_spin_round dragon_spin_begin(struct dragon_spin *spi
     return (struct dragon_spin_round){.end_ns = dragon_now_ns() + budget_ns};
 }
 
-/* Pass a little time; false when it is time to sleep. */
+/* Pass a little time: a pause, or after so many a yield. The caller looks after each,
+ * as what it waits for takes less than a yield if the peer has a core of its own.
+ * False when it is time to sleep. */
 static inline bool dragon_spin_again(struct dragon_spin_round *round)
 {
     int64_t before_ns, after_ns;
 
     if (round->end_ns == 0)
         return false;
-    for (int i = 0; i < DRAGON_SPIN_PAUSES; i++)
+    if (round->n_pauses++ < DRAGON_SPIN_PAUSES) {
         dragon_pause();
+        return true;
+    }
+    round->n_pauses = 0;
     before_ns = dragon_now_ns();
     dragon_os_yield();
     after_ns = dragon_now_ns();
