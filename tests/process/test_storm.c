@@ -8,6 +8,7 @@
 
 #include <criterion/criterion.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 
 #define N_KILLS 300
@@ -235,7 +236,7 @@ static void run_storm(uint64_t max_messages)
 
 #define N_AHEAD (64 + 128 + 256) /* three rings, all left meanwhile */
 #define N_BEHIND 50
-#define N_ROUNDS 5000
+#define N_ROUNDS 2500
 #define LATEST_START_NS 25000
 #define DEAD (DRAGON_HOLDER_FIRST_SLOT + 1)
 #define ALIVE (DRAGON_HOLDER_FIRST_SLOT + 2)
@@ -283,7 +284,7 @@ static void *receive_what_is_ahead(void *argument)
 
     dragon_publish(&step, READY);
     while (dragon_observe(&step) != STARTED)
-        ;
+        sched_yield();
     start_ns = dragon_now_ns() + (int64_t)seed_below(seed, LATEST_START_NS);
     while (dragon_now_ns() < start_ns)
         ;
@@ -307,7 +308,7 @@ static void sweep_beside_a_receiver(struct seed *seed)
     cr_assert(send_blocks(N_AHEAD, ALIVE) && send_blocks(N_BEHIND, DEAD));
     pthread_create(&receiver, NULL, receive_what_is_ahead, seed);
     while (dragon_observe(&step) != READY)
-        ;
+        sched_yield();
     dragon_publish(&step, STARTED);
     cr_assert_eq(dragon_in_flight_sweep(fixture.pool, DEAD, &n_freed), 0);
     cr_assert_eq(n_freed, 0);
