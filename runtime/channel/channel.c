@@ -464,7 +464,7 @@ static int pop_locked(struct dragon_channel *channel, uint32_t holder,
     return dragon_error_trace(r);
 }
 
-/* Likewise. */
+/* The unlock before this was a fence, as before after_send. */
 static void after_receive(struct dragon_channel *channel)
 {
     if (channel->shared->max_messages != DRAGON_CHANNEL_UNBOUNDED ||
@@ -629,11 +629,10 @@ static void free_rings(struct dragon_pool *pool, uint64_t offset)
 {
     struct dragon_ring *ring;
     struct dragon_handle handle;
-    uint64_t size_bytes;
+    uint32_t n_slots;
     bool is_last = false;
 
-    while (!is_last && find_ring(pool, offset, &ring) == 0 &&
-           dragon_pool_find(pool, offset, &handle, &size_bytes) == 0) {
+    while (!is_last && dragon_ring_find(pool, offset, &ring, &handle, &n_slots) == 0) {
         is_last = dragon_peek(&ring->end) == DRAGON_RING_OPEN;
         offset = dragon_peek(&ring->next_offset);
         dragon_pool_free(pool, &handle);
