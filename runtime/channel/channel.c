@@ -149,23 +149,20 @@ bool dragon_channel_is_full(const struct dragon_channel *channel)
     return is_full_for(channel->shared, dragon_observe(&channel->shared->head), tail);
 }
 
-/* The ring that position head goes to, and our address of it. */
+/* The ring that position head goes to. */
 static int send_ring_locked(struct dragon_channel *channel)
 {
     uint64_t offset = dragon_peek(&channel->shared->head_ring);
-    int r = 0;
 
-    if (channel->send_offset != offset) {
-        r = find_ring(channel->object.pool, offset, &channel->send_ring);
-        channel->send_offset = r == 0 ? offset : 0;
-    }
-    return dragon_error_trace(r);
+    if (dragon_ring_view_is_of(&channel->send_ring, offset))
+        return 0;
+    return dragon_error_trace(dragon_ring_view(channel->object.pool, offset, &channel->send_ring));
 }
 
 /* Go to the next ring. Also done for a producer that linked it and died. */
 static int enter_next_ring_locked(struct dragon_channel *channel)
 {
-    uint64_t next = dragon_peek(&channel->send_ring->next_offset);
+    uint64_t next = dragon_peek(&channel->send_ring.ring->next_offset);
 
     dragon_publish(&channel->shared->head_ring, next);
     return dragon_error_trace(send_ring_locked(channel));
@@ -173,8 +170,9 @@ static int enter_next_ring_locked(struct dragon_channel *channel)
 
 static int link_larger_ring_locked(struct dragon_channel *channel, uint64_t head)
 {
-    struct dragon_ring *ring = channel->send_ring;
-    uint32_t n_slots = ring->n_slots < LARGEST_RING_SLOTS ? 2 * ring->n_slots : ring->n_slots;
+    struct dragon_ring *ring = channel->send_ring.ring;
+    uint32_t n_now = channel->send_ring.n_slots;
+    uint32_t n_slots = n_now < LARGEST_RING_SLOTS ? 2 * n_now : n_now;
     struct dragon_handle next;
     int r = dragon_ring_create(channel->object.pool, n_slots, head, channel->holder, &next);
 
@@ -191,11 +189,11 @@ static int link_larger_ring_locked(struct dragon_channel *channel, uint64_t head
     return dragon_error_trace(enter_next_ring_locked(channel));
 }
 
-static bool has_slot(const struct dragon_ring *ring, uint64_t head, uint64_t tail)
+static bool has_slot(const struct dragon_ring_view *view, uint64_t head, uint64_t tail)
 {
-    uint64_t first_here = tail > ring->base ? tail : ring->base;
+    uint64_t first_here = tail > view->base ? tail : view->base;
 
-    return head - first_here < ring->n_slots;
+    return head - first_here < view->n_slots;
 }
 
 /* Make sure that position head may be written: first by the tail that was last
@@ -205,13 +203,13 @@ static int make_room_locked(struct dragon_channel *channel, uint64_t head)
     struct dragon_channel_shared *shared = channel->shared;
     uint64_t tail = dragon_peek(&shared->tail_seen);
 
-    if (!is_full_for(shared, head, tail) && has_slot(channel->send_ring, head, tail))
+    if (!is_full_for(shared, head, tail) && has_slot(&channel->send_ring, head, tail))
         return 0;
     tail = dragon_observe(&shared->tail); /* pairs with pop_locked */
     dragon_poke(&shared->tail_seen, tail);
     if (is_full_for(shared, head, tail))
         return DRAGON_CHANNEL_FULL;
-    if (has_slot(channel->send_ring, head, tail))
+    if (has_slot(&channel->send_ring, head, tail))
         return 0;
     return dragon_error_trace(link_larger_ring_locked(channel, head));
 }
@@ -231,13 +229,13 @@ static int push_locked(struct dragon_channel *channel, const struct dragon_messa
     uint64_t head = dragon_peek(&shared->head);
     int r = send_ring_locked(channel);
 
-    if (r == 0 && dragon_peek(&channel->send_ring->end) == head)
+    if (r == 0 && dragon_peek(&channel->send_ring.ring->end) == head)
         r = enter_next_ring_locked(channel);
     if (r == 0)
         r = make_room_locked(channel, head);
     if (r != 0)
         return dragon_error_trace(r);
-    write_slot(dragon_ring_slot(channel->send_ring, head), message);
+    write_slot(dragon_ring_slot(&channel->send_ring, head), message);
     dragon_poke(&shared->bytes_in, dragon_peek(&shared->bytes_in) + payload_bytes(message));
     DRAGON_TEST_POINT("channel-before-head-store");
     dragon_publish(&shared->head, head + 1); /* the commit; pairs with pop_locked */
@@ -248,9 +246,13 @@ static int push_locked(struct dragon_channel *channel, const struct dragon_messa
 static void ring_poller(struct dragon_pool *pool, uint64_t entry)
 {
     uint64_t offset = entry / 256 * 64;
+    struct dragon_doorbell *doorbell;
 
-    if (entry && dragon_pool_contains(pool, offset, sizeof(struct dragon_doorbell)))
-        dragon_doorbell_ring(dragon_pool_at(pool, offset), entry % 256);
+    if (!entry || !dragon_pool_contains(pool, offset, sizeof *doorbell))
+        return;
+    doorbell = dragon_pool_at(pool, offset);
+    if (dragon_doorbell_is_one(doorbell))
+        dragon_doorbell_ring(doorbell, entry % 256);
 }
 
 static void ring_pollers(struct dragon_channel *channel)
@@ -362,22 +364,26 @@ static int receive_ring_locked(struct dragon_channel *channel, uint64_t tail)
 {
     struct dragon_channel_shared *shared = channel->shared;
     struct dragon_pool *pool = channel->object.pool;
+    struct dragon_ring_view *view = &channel->receive_ring;
     uint64_t offset = dragon_peek(&shared->tail_ring);
+    bool is_first = true;
     struct dragon_handle old;
-    int r;
+    int r = 0;
 
     for (;;) {
-        if (channel->receive_offset != offset) {
-            channel->receive_offset = 0;
-            r = find_ring(pool, offset, &channel->receive_ring);
-            if (r < 0)
-                return dragon_error_trace(r);
-            channel->receive_offset = offset;
-        }
-        if (dragon_observe(&channel->receive_ring->end) != tail)
+        if (!dragon_ring_view_is_of(view, offset))
+            r = dragon_ring_view(pool, offset, view);
+        /* A ring begins where the one before it ends, and holds something. */
+        if (r == 0 &&
+            ((!is_first && view->base != tail) || dragon_observe(&view->ring->end) <= view->base))
+            r = dragon_error_origin(-EBADMSG);
+        if (r < 0)
+            return dragon_error_trace(r);
+        if (dragon_observe(&view->ring->end) != tail)
             return 0;
-        old = handle_in_pool(pool, offset, channel->receive_ring->generation);
-        offset = dragon_peek(&channel->receive_ring->next_offset);
+        is_first = false;
+        old = handle_in_pool(pool, offset, dragon_read_once(&view->ring->generation));
+        offset = dragon_peek(&view->ring->next_offset);
         set_holder(pool, &old, channel->holder);
         DRAGON_TEST_POINT("channel-before-ring-leave");
         dragon_publish(&shared->tail_ring, offset);
@@ -410,6 +416,18 @@ static bool is_empty_locked(struct dragon_channel_shared *shared, uint64_t tail)
     return head == tail;
 }
 
+/* That there are as many messages as the ring has slots, at the most. Somebody may
+ * have written over the positions; without this look a channel could be asked for
+ * 2^64 messages, one after the other. */
+static bool is_in_ring(const struct dragon_channel *channel, uint64_t tail)
+{
+    const struct dragon_ring_view *view = &channel->receive_ring;
+    uint64_t end = dragon_observe(&view->ring->end);
+    uint64_t head = dragon_peek(&channel->shared->head_seen);
+
+    return tail >= view->base && (head < end ? head : end) - tail <= view->n_slots;
+}
+
 /* Where the oldest message is. 0; _EMPTY; < 0: nothing can be taken. */
 static int find_oldest_locked(struct dragon_channel *channel, uint64_t tail,
                               const struct dragon_message **slot_out)
@@ -419,8 +437,10 @@ static int find_oldest_locked(struct dragon_channel *channel, uint64_t tail,
     if (is_empty_locked(channel->shared, tail))
         return DRAGON_CHANNEL_EMPTY;
     r = receive_ring_locked(channel, tail);
+    if (r == 0 && !is_in_ring(channel, tail))
+        r = dragon_error_origin(-EBADMSG);
     if (r == 0)
-        *slot_out = dragon_ring_slot(channel->receive_ring, tail);
+        *slot_out = dragon_ring_slot(&channel->receive_ring, tail);
     return dragon_error_trace(r);
 }
 
@@ -736,23 +756,35 @@ void dragon_channel_disarm(struct dragon_channel *channel, uint64_t doorbell_off
 
 /* ---- inspection ---- */
 
+/* From the oldest ring every link leads on to the one that is open; each begins
+ * where the one before it ends. */
+static bool rings_are_sane(struct dragon_pool *pool, uint64_t offset)
+{
+    struct dragon_ring_view view;
+    uint64_t begin = 0, end;
+
+    while (dragon_ring_view(pool, offset, &view) == 0) {
+        end = dragon_peek(&view.ring->end);
+        if (end <= view.base || view.base < begin)
+            return false;
+        if (end == DRAGON_RING_OPEN)
+            return true;
+        begin = end;
+        offset = dragon_peek(&view.ring->next_offset);
+    }
+    return false;
+}
+
 bool dragon_channel_check(struct dragon_channel *channel)
 {
     struct dragon_channel_shared *shared = channel->shared;
-    struct dragon_ring *ring = NULL;
-    uint64_t offset;
     bool sane = false;
 
     if (lock(&shared->send_lock) < 0)
         return false;
     if (lock(&shared->receive_lock) < 0)
         goto unlock_send;
-    offset = dragon_peek(&shared->tail_ring);
-    /* From the oldest ring every link must lead on to the one that is open. */
-    while (find_ring(channel->object.pool, offset, &ring) == 0 &&
-           dragon_peek(&ring->end) != DRAGON_RING_OPEN)
-        offset = dragon_peek(&ring->next_offset);
-    sane = ring && dragon_peek(&ring->end) == DRAGON_RING_OPEN &&
+    sane = rings_are_sane(channel->object.pool, dragon_peek(&shared->tail_ring)) &&
            dragon_peek(&shared->head) >= dragon_peek(&shared->tail) &&
            dragon_peek(&shared->head) - dragon_peek(&shared->tail) <= shared->max_messages &&
            dragon_peek(&shared->head) >= dragon_peek(&shared->n_done);

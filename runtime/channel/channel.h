@@ -30,6 +30,7 @@
 
 #include "base/atomic.h"
 #include "channel/message.h"
+#include "channel/ring.h"
 #include "memory/object.h"
 #include "wait/eventcount.h"
 #include "wait/mutex.h"
@@ -41,7 +42,6 @@
 
 struct dragon_doorbell;
 struct dragon_pool;
-struct dragon_ring;
 
 #define DRAGON_CHANNEL_UNBOUNDED UINT64_MAX
 #define DRAGON_CHANNEL_N_POLLERS 8
@@ -134,10 +134,8 @@ struct dragon_channel {
     uint32_t holder;
     /* private */
     struct dragon_channel_shared *shared;
-    struct dragon_ring *send_ring; /* under the send lock: address of send_offset */
-    uint64_t send_offset;
-    struct dragon_ring *receive_ring;
-    uint64_t receive_offset;
+    struct dragon_ring_view send_ring;    /* under the send lock */
+    struct dragon_ring_view receive_ring; /* under the receive lock */
     struct dragon_spin send_spin;
     struct dragon_spin receive_spin;
 };

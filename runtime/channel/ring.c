@@ -47,3 +47,15 @@ int dragon_ring_find(struct dragon_pool *pool, uint64_t offset, struct dragon_ri
     *n_slots_out = n_slots;
     return 0;
 }
+
+int dragon_ring_view(struct dragon_pool *pool, uint64_t offset, struct dragon_ring_view *view_out)
+{
+    struct dragon_handle handle;
+    struct dragon_ring *ring;
+    uint32_t n_slots;
+    int r = dragon_ring_find(pool, offset, &ring, &handle, &n_slots);
+
+    if (r == 0)
+        *view_out = (struct dragon_ring_view){ring, offset, dragon_read_once(&ring->base), n_slots};
+    return dragon_error_trace(r);
+}

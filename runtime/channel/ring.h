@@ -22,6 +22,7 @@
 #include "channel/message.h"
 #include "memory/handle.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct dragon_pool;
@@ -46,9 +47,27 @@ static inline uint64_t dragon_ring_bytes(uint32_t n_slots)
     return sizeof(struct dragon_ring) + n_slots * sizeof(struct dragon_message);
 }
 
-static inline struct dragon_message *dragon_ring_slot(struct dragon_ring *ring, uint64_t position)
+/* A ring as a process has found it: what decides where a slot is was checked, and
+ * stays what it was whatever others write into the ring. */
+struct dragon_ring_view {
+    struct dragon_ring *ring; /* NULL: none was found yet */
+    uint64_t offset;          /* in the pool */
+    uint64_t base;
+    uint32_t n_slots;
+};
+
+static inline struct dragon_message *dragon_ring_slot(const struct dragon_ring_view *view,
+                                                      uint64_t position)
 {
-    return &ring->slots[(position - ring->base) & (ring->n_slots - 1)];
+    return &view->ring->slots[(position - view->base) & (view->n_slots - 1)];
+}
+
+/* False: the view is of another ring, perhaps of an earlier one at the same place. */
+static inline bool dragon_ring_view_is_of(const struct dragon_ring_view *view, uint64_t offset)
+{
+    return view->ring && view->offset == offset &&
+           dragon_read_once(&view->ring->base) == view->base &&
+           dragon_read_once(&view->ring->n_slots) == view->n_slots;
 }
 
 /* A new ring whose first position is base, held by holder. Outcomes of
@@ -60,3 +79,6 @@ int dragon_ring_create(struct dragon_pool *pool, uint32_t n_slots, uint64_t base
  * of slots, which its block has room for. -EBADMSG: there is no ring. */
 int dragon_ring_find(struct dragon_pool *pool, uint64_t offset, struct dragon_ring **ring_out,
                      struct dragon_handle *handle_out, uint32_t *n_slots_out);
+
+/* The same, as a view. Written only on 0. */
+int dragon_ring_view(struct dragon_pool *pool, uint64_t offset, struct dragon_ring_view *view_out);

@@ -43,7 +43,7 @@ struct dragon_table_slot {
     uint32_t reserved0;
     uint64_t reserved1[5];
     struct dragon_doorbell doorbell;
-    uint64_t reserved2[2];
+    uint64_t reserved2;
 };
 
 _Static_assert(sizeof(struct dragon_table_slot) == 128, "shared layout");

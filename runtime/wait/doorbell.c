@@ -3,11 +3,19 @@
 #include "base/check.h"
 #include "base/deadline.h"
 
+#define MAGIC UINT64_C(0x31304c4c45424452) /* "RDBELL01" */
+
 void dragon_doorbell_init(struct dragon_doorbell *doorbell)
 {
     dragon_eventcount_init(&doorbell->rung);
     for (int i = 0; i < DRAGON_DOORBELL_WORDS; i++)
         dragon_poke(&doorbell->ready[i], 0);
+    doorbell->magic = MAGIC;
+}
+
+bool dragon_doorbell_is_one(const struct dragon_doorbell *doorbell)
+{
+    return dragon_read_once(&doorbell->magic) == MAGIC;
 }
 
 void dragon_doorbell_ring(struct dragon_doorbell *doorbell, unsigned bit)

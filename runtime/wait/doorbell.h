@@ -22,11 +22,15 @@ struct dragon_doorbell {
     /* private */
     struct dragon_eventcount rung;
     _Atomic uint64_t ready[DRAGON_DOORBELL_WORDS];
+    uint64_t magic;
 };
 
-_Static_assert(sizeof(struct dragon_doorbell) == 48, "shared layout");
+_Static_assert(sizeof(struct dragon_doorbell) == 56, "shared layout");
 
 void dragon_doorbell_init(struct dragon_doorbell *doorbell);
+
+/* True if there is a doorbell: for places that other processes named. */
+bool dragon_doorbell_is_one(const struct dragon_doorbell *doorbell);
 
 /* Set bit (below DRAGON_DOORBELL_BITS) and wake the owner. Never blocks. */
 void dragon_doorbell_ring(struct dragon_doorbell *doorbell, unsigned bit);

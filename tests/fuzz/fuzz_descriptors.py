@@ -190,7 +190,8 @@ def descriptor_cases(pool: MemoryPool) -> list[Case]:
 
 MARK = b"fuzz-descriptors-message-in-its-slot"
 CHUNK_BYTES = 65536
-MAPPED_BYTES = 256 << 20  # the table of chunks comes first, and its size follows the machine's
+MAPPED_BYTES = 16 << 20  # of the chunks, which begin where the heap's header says
+DATA_OFFSET_AT = 32  # in struct dragon_heap_header
 SLOT = struct.Struct("=IIQII104s")  # struct dragon_message: kind, size, block, payload
 
 
@@ -199,7 +200,9 @@ class QueueMessages:
 
     def __init__(self) -> None:
         self._queue = multiprocessing.get_context("dragon").Queue()
-        self._memory = mmap.mmap(_dragon.node_fd(), MAPPED_BYTES)
+        fd = _dragon.node_fd()
+        (begin,) = struct.unpack("=Q", os.pread(fd, 8, DATA_OFFSET_AT))
+        self._memory = mmap.mmap(fd, MAPPED_BYTES, offset=begin)
         self._n_marks = 0
         self._place = 0  # of the slot of the last message
         pickled = [self._slot_of(item) for item in ([1, 2], {"a": 1}, bytearray(100_000))]

@@ -420,12 +420,80 @@ Test(channel, a_message_of_an_impossible_size_is_taken_with_an_error)
     struct dragon_ring *ring;
 
     open_channel(UNBOUNDED, UNBOUNDED);
-    send_numbers(1, 3);
+    send_numbers(0, 3);
     ring = dragon_pool_at(fixture.pool, dragon_peek(&channel->shared->tail_ring));
-    dragon_ring_slot(ring, 0)->size_bytes = DRAGON_MESSAGE_INLINE_BYTES + 1;
+    ring->slots[1].size_bytes = DRAGON_MESSAGE_INLINE_BYTES + 1;
+    receive_numbers(0, 1);
     cr_assert_eq(dragon_channel_try_receive(channel, HOLDER, &message), -EBADMSG);
     receive_numbers(2, 3);
     close_channel();
+}
+
+/* ---- somebody wrote over it: an error, no wait, no place outside ---- */
+
+static struct dragon_ring *first_ring(void)
+{
+    return dragon_pool_at(fixture.pool, dragon_peek(&channel->shared->tail_ring));
+}
+
+static void expect_broken(void)
+{
+    struct dragon_message message = message_of(1);
+
+    cr_assert_eq(dragon_channel_try_receive(channel, HOLDER, &message), -EBADMSG);
+    cr_assert_eq(dragon_channel_receive(channel, HOLDER, &message, test_soon()), -EBADMSG);
+    (void)dragon_channel_try_send(channel, &message);
+    dragon_channel_destroy(channel);
+    dragon_object_close(&fixture.object, dragon_channel_fini);
+    dragon_pool_close(fixture.pool);
+}
+
+Test(channel, a_head_far_ahead_is_no_message)
+{
+    open_channel(UNBOUNDED, UNBOUNDED);
+    send_numbers(0, 3);
+    dragon_poke(&channel->shared->head, UINT64_C(1) << 56);
+    expect_broken();
+}
+
+Test(channel, rings_in_a_circle_are_not_followed)
+{
+    open_channel(UNBOUNDED, UNBOUNDED);
+    send_numbers(0, 3);
+    receive_numbers(0, 1);
+    dragon_poke(&first_ring()->end, 1);
+    dragon_poke(&first_ring()->next_offset, dragon_peek(&channel->shared->tail_ring));
+    expect_broken();
+}
+
+Test(channel, a_ring_that_ends_where_it_begins_is_not_followed)
+{
+    open_channel(UNBOUNDED, UNBOUNDED);
+    send_numbers(0, 3);
+    dragon_poke(&first_ring()->end, 0);
+    dragon_poke(&first_ring()->next_offset, dragon_peek(&channel->shared->tail_ring));
+    expect_broken();
+}
+
+Test(channel, no_ring_at_all_is_an_error_for_both_sides)
+{
+    struct dragon_message message = message_of(1);
+
+    open_channel(UNBOUNDED, UNBOUNDED);
+    send_numbers(0, 3);
+    dragon_poke(&channel->shared->head_ring, 0);
+    cr_assert_eq(dragon_channel_try_send(channel, &message), -EBADMSG);
+    dragon_poke(&channel->shared->tail_ring, 0);
+    expect_broken();
+}
+
+Test(channel, a_ring_that_claims_more_slots_than_it_has_is_no_ring)
+{
+    open_channel(UNBOUNDED, UNBOUNDED);
+    send_numbers(0, 3);
+    receive_numbers(0, 1);
+    first_ring()->n_slots *= 1024;
+    expect_broken();
 }
 
 Test(channel, messages_of_each_size_arrive_whole)
@@ -763,6 +831,22 @@ Test(channel, an_armed_doorbell_rings_once_at_the_next_message)
     send_numbers(1, 2);
     cr_assert_not(has_rung(doorbell, 255));
     cr_assert_eq(dragon_pool_sweep(fixture.pool, HOLDER), 1);
+    close_channel();
+}
+
+Test(channel, what_is_no_doorbell_is_not_rung)
+{
+    static const unsigned char zeros[256];
+    struct dragon_handle handle;
+
+    open_channel(UNBOUNDED, UNBOUNDED);
+    cr_assert_eq(dragon_pool_alloc(fixture.pool, sizeof zeros, HOLDER, &handle), 0);
+    memset(dragon_pool_at(fixture.pool, handle.offset), 0, sizeof zeros);
+    dragon_poke(&channel->shared->pollers[0], handle.offset / 64 * 256 + 7);
+    dragon_poke(&channel->shared->has_pollers, 1);
+    send_numbers(0, 1);
+    cr_assert_eq(memcmp(dragon_pool_at(fixture.pool, handle.offset), zeros, sizeof zeros), 0);
+    cr_assert_eq(dragon_pool_free(fixture.pool, &handle), 0);
     close_channel();
 }
 
