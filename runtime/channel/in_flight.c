@@ -1,6 +1,6 @@
 /*
- * One walk over the pool looks whether the holder holds anything, which the usual
- * clean exit does not, and where the channels are; then their slots are read; then
+ * First a look whether the holder holds anything, which the usual clean exit does
+ * not. Then a walk over the pool finds the channels, and their slots are read; then
  * comes the sweep, which asks for each block of the holder whether a channel named
  * it.
  *
@@ -150,23 +150,18 @@ static int add_channel(struct names *names, struct dragon_pool *pool,
 
 /* ---- the walk and the sweep ---- */
 
-/* Channels go into `channels`. True: the holder holds a block. */
-static int find_channels(struct dragon_pool *pool, uint32_t holder, struct names *channels,
-                         bool *holds_out)
+static int find_channels(struct dragon_pool *pool, struct names *channels)
 {
     struct dragon_handle handle;
     uint64_t at = 0, size_bytes;
-    uint32_t block_holder;
+    uint32_t holder;
     int r = 0;
 
-    *holds_out = false;
-    while (r == 0 && dragon_pool_next(pool, &at, &handle, &size_bytes, &block_holder)) {
-        *holds_out |= block_holder == holder;
-        if (block_holder == DRAGON_HOLDER_SHARED &&
+    while (r == 0 && dragon_pool_next(pool, &at, &handle, &size_bytes, &holder))
+        if (holder == DRAGON_HOLDER_SHARED &&
             dragon_object_state_in(pool, &handle, size_bytes, DRAGON_CHANNEL_KIND,
                                    sizeof(struct dragon_channel_shared)))
             r = add(channels, handle.offset, handle.generation);
-    }
     return dragon_error_trace(r);
 }
 
@@ -186,19 +181,21 @@ int dragon_in_flight_sweep(struct dragon_pool *pool, uint32_t holder, uint64_t *
 {
     struct names channels = {0}, names = {0};
     uint64_t n_freed = 0;
-    bool holds;
-    int r;
+    int r = 0;
 
     dragon_check(holder >= DRAGON_HOLDER_FIRST_SLOT);
-    r = find_channels(pool, holder, &channels, &holds);
-    if (r == 0 && holds)
+    if (!dragon_pool_has_blocks_of(pool, holder))
+        goto done;
+    r = find_channels(pool, &channels);
+    if (r == 0)
         r = add_channels(&names, pool, &channels);
-    if (r == 0 && holds) {
+    if (r == 0) {
         if (names.n > 0)
             qsort(names.all, names.n, sizeof *names.all, compare);
         DRAGON_TEST_POINT("in-flight-before-sweep");
         n_freed = dragon_pool_sweep_except(pool, holder, names.n > 0 ? is_named : NULL, &names);
     }
+done:
     if (r == 0 && n_freed_out)
         *n_freed_out = n_freed;
     dragon_alloc_free(names.all);

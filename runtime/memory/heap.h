@@ -214,9 +214,10 @@ int dragon_heap_find(struct dragon_heap *heap, uint64_t offset, uint32_t *genera
 int dragon_heap_hold(struct dragon_heap *heap, uint64_t offset, uint32_t generation,
                      uint32_t holder, uint32_t *before_out);
 
-/* As dragon_pool_sweep_except and dragon_pool_next. */
+/* As dragon_pool_sweep_except, dragon_pool_has_blocks_of and dragon_pool_next. */
 uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder, dragon_pool_is_kept *is_kept,
                            void *context);
+bool dragon_heap_has_blocks_of(struct dragon_heap *heap, uint32_t holder);
 bool dragon_heap_next(struct dragon_heap *heap, uint64_t *offset_io, uint32_t *generation_out,
                       uint64_t *size_bytes_out, uint32_t *holder_out);
 

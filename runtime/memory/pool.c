@@ -295,6 +295,11 @@ uint64_t dragon_pool_sweep_except(struct dragon_pool *pool, uint32_t holder,
     return dragon_heap_sweep(&pool->heap, holder, is_kept, context);
 }
 
+bool dragon_pool_has_blocks_of(struct dragon_pool *pool, uint32_t holder)
+{
+    return dragon_heap_has_blocks_of(&pool->heap, holder);
+}
+
 bool dragon_pool_next(struct dragon_pool *pool, uint64_t *offset_io,
                       struct dragon_handle *handle_out, uint64_t *size_bytes_out,
                       uint32_t *holder_out)

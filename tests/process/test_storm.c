@@ -1,5 +1,6 @@
 /* Processes that allocate, send and receive are killed at random moments, again
- * and again. What has to hold in the end is counted message by message. */
+ * and again. What has to hold in the end is counted message by message. With
+ * DRAGON_TEST_KILLS=N each test kills so many. */
 #include "channel/in_flight.h"
 #include "support/channel_fixture.h"
 #include "support/heap_walk.h"
@@ -11,12 +12,12 @@
 #include <sched.h>
 #include <string.h>
 
-#define N_KILLS 300
-#define N_IDS (UINT64_C(1) << 24)
+#define N_KILLS 150
+#define N_IDS (UINT64_C(1) << 26) /* memory is touched as it is used */
 #define LARGEST_BLOCK_BYTES 100000
 #define LONGEST_LIFE_US 8000
 
-TestSuite(storm, .timeout = 120);
+TestSuite(storm, .timeout = 1800);
 
 enum role { SENDER, RECEIVER, ALLOCATOR, N_ROLES };
 
@@ -198,6 +199,13 @@ static void check_record(uint64_t n_killed_receivers)
     cr_assert_gt(n_sent, 1000, "nothing was tested");
 }
 
+static int n_kills(void)
+{
+    const char *given = getenv("DRAGON_TEST_KILLS");
+
+    return given ? atoi(given) : N_KILLS;
+}
+
 /* max_messages keeps the senders from running away from the receivers. */
 static void run_storm(uint64_t max_messages)
 {
@@ -212,7 +220,7 @@ static void run_storm(uint64_t max_messages)
             (struct worker){.role = i % N_ROLES, .holder = DRAGON_HOLDER_FIRST_SLOT + 1 + i};
         start(&workers[i], &seed);
     }
-    for (int i = 0; i < N_KILLS / 2; i++) {
+    for (int i = 0; i < n_kills(); i++) {
         struct worker *worker = &workers[seed_below(&seed, 2 * N_ROLES)];
 
         kill_one(worker, &seed);

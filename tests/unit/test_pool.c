@@ -397,7 +397,10 @@ Test(pool, a_sweep_with_exceptions_hands_them_to_the_channels)
 
     for (uint64_t i = 0; i < 10; i++)
         handles[i] = alloc(1 + i * 9000, HOLDER);
+    cr_assert(dragon_pool_has_blocks_of(pool, HOLDER));
+    cr_assert_not(dragon_pool_has_blocks_of(pool, HOLDER + 1));
     cr_assert_eq(dragon_pool_sweep_except(pool, HOLDER, has_odd_number, handles), 5);
+    cr_assert_not(dragon_pool_has_blocks_of(pool, HOLDER));
     for (int i = 0; i < 10; i++) {
         cr_assert_eq(dragon_pool_hold(pool, &handles[i], HOLDER, &before), i % 2 ? 0 : -EBADMSG);
         cr_assert(i % 2 == 0 || before == DRAGON_HOLDER_CHANNEL);
