@@ -125,12 +125,8 @@ static void must_channel(int r, const char *what)
 static void make_channel(struct dragon_channel *channel, uint64_t max_messages)
 {
     struct dragon_channel_options options = {max_messages, UINT64_MAX};
-    struct dragon_object object;
 
-    must_channel(dragon_object_create(pool, DRAGON_CHANNEL_KIND, sizeof *channel->shared, &object),
-                 "dragon_object_create");
-    must_channel(dragon_channel_init(&object, &options), "dragon_channel_init");
-    must_channel(dragon_channel_open(channel, &object), "dragon_channel_open");
+    must_channel(dragon_channel_create(pool, &options, channel), "dragon_channel_create");
 }
 
 /* Call round(argument) in batches until time is up, after two batches to warm up; the durations of

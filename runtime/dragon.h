@@ -14,13 +14,10 @@
  *     struct dragon_message message = {.size_bytes = 6, .bytes = "hello"};
  *     struct dragon_channel_options options = {.max_messages = 16, .max_bytes = UINT64_MAX};
  *     struct dragon_channel channel;
- *     struct dragon_object object;
  *     struct dragon_pool *pool;
  *
  *     if (dragon_pool_create_managed(1 << 20, 1, 1, &pool) != 0 ||
- *         dragon_object_create(pool, DRAGON_CHANNEL_KIND, sizeof *channel.shared, &object) != 0 ||
- *         dragon_channel_init(&object, &options) != 0 ||
- *         dragon_channel_open(&channel, &object) != 0)
+ *         dragon_channel_create(pool, &options, &channel) != 0)
  *         return 1;
  *     if (fork() == 0)
  *         _exit(dragon_channel_send(&channel, &message, DRAGON_FOREVER));

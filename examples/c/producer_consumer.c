@@ -46,18 +46,12 @@ static int create_channel(struct job *job)
 {
     struct dragon_channel_options options = {BLOCKS_ON_THE_WAY, UINT64_MAX};
     uint64_t n_most = BLOCKS_ON_THE_WAY + (uint64_t)job->n_producers + 1;
-    struct dragon_object object;
     int r;
 
     r = dragon_pool_create_managed(n_most * (job->block_bytes + (64 << 10)) + (1 << 20), NODE,
                                    POOL_NUMBER, &job->pool);
     if (r == 0)
-        r = dragon_object_create(job->pool, DRAGON_CHANNEL_KIND, sizeof *job->channel.shared,
-                                 &object);
-    if (r == 0)
-        r = dragon_channel_init(&object, &options);
-    if (r == 0)
-        r = dragon_channel_open(&job->channel, &object);
+        r = dragon_channel_create(job->pool, &options, &job->channel);
     return r;
 }
 

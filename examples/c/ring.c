@@ -35,16 +35,6 @@ static int failed(const char *what, int r)
     return EXIT_FAILURE;
 }
 
-static int open_channel(struct dragon_pool *pool, const struct dragon_handle *handle,
-                        struct dragon_channel *channel_out)
-{
-    struct dragon_object object;
-    int r =
-        dragon_object_open(pool, handle, DRAGON_CHANNEL_KIND, sizeof *channel_out->shared, &object);
-
-    return r < 0 ? r : dragon_channel_open(channel_out, &object);
-}
-
 /* Take the token, add one, pass it on. The first process, 0, brings it in and keeps it at the end.
  */
 static int pass_token(const struct ring *ring, int index, struct dragon_channel *inbox,
@@ -79,9 +69,9 @@ static int run_member(const struct ring *ring, int index, uint64_t *token_out)
 
     if (r < 0)
         return r;
-    r = open_channel(pool, &ring->channels[index], &inbox);
+    r = dragon_channel_attach(pool, &ring->channels[index], &inbox);
     if (r == 0)
-        r = open_channel(pool, &ring->channels[(index + 1) % ring->n_processes], &outbox);
+        r = dragon_channel_attach(pool, &ring->channels[(index + 1) % ring->n_processes], &outbox);
     if (r == 0)
         r = pass_token(ring, index, &inbox, &outbox, token_out);
     dragon_pool_close(pool); /* the channels stay, until the pool goes with the last that has it */
@@ -91,15 +81,12 @@ static int run_member(const struct ring *ring, int index, uint64_t *token_out)
 static int create_channels(struct ring *ring, struct dragon_pool *pool)
 {
     struct dragon_channel_options options = {.max_messages = 1, .max_bytes = UINT64_MAX};
-    struct dragon_object object;
+    struct dragon_channel channel;
     int r = 0;
 
     for (int i = 0; r == 0 && i < ring->n_processes; i++) {
-        r = dragon_object_create(pool, DRAGON_CHANNEL_KIND, sizeof(struct dragon_channel_shared),
-                                 &object);
-        if (r == 0)
-            r = dragon_channel_init(&object, &options);
-        ring->channels[i] = object.handle;
+        r = dragon_channel_create(pool, &options, &channel);
+        ring->channels[i] = channel.object.handle;
     }
     return r;
 }

@@ -428,20 +428,21 @@ static bool is_in_ring(const struct dragon_channel *channel, uint64_t tail)
     return tail >= view->base && (head < end ? head : end) - tail <= view->n_slots;
 }
 
-/* Where the oldest message is. 0; _EMPTY; < 0: nothing can be taken. */
-static int find_oldest_locked(struct dragon_channel *channel, uint64_t tail,
-                              const struct dragon_message **slot_out)
+/* Where the oldest message is. NULL: nothing can be taken; why, into r_out: _EMPTY
+ * or an error. */
+static const struct dragon_message *oldest_locked(struct dragon_channel *channel, uint64_t tail,
+                                                  int *r_out)
 {
-    int r;
-
+    *r_out = DRAGON_CHANNEL_EMPTY;
     if (is_empty_locked(channel->shared, tail))
-        return DRAGON_CHANNEL_EMPTY;
-    r = receive_ring_locked(channel, tail);
-    if (r == 0 && !is_in_ring(channel, tail))
-        r = dragon_error_origin(-EBADMSG);
-    if (r == 0)
-        *slot_out = dragon_ring_slot(&channel->receive_ring, tail);
-    return dragon_error_trace(r);
+        return NULL;
+    *r_out = dragon_error_trace(receive_ring_locked(channel, tail));
+    if (*r_out < 0)
+        return NULL;
+    if (is_in_ring(channel, tail))
+        return dragon_ring_slot(&channel->receive_ring, tail);
+    *r_out = dragon_error_origin(-EBADMSG);
+    return NULL;
 }
 
 static void commit_receive_locked(struct dragon_channel_shared *shared, uint64_t tail,
@@ -472,10 +473,10 @@ static int pop_locked(struct dragon_channel *channel, uint32_t holder,
 {
     struct dragon_channel_shared *shared = channel->shared;
     uint64_t tail = dragon_peek(&shared->tail);
-    const struct dragon_message *slot;
-    int r = find_oldest_locked(channel, tail, &slot);
+    int r;
+    const struct dragon_message *slot = oldest_locked(channel, tail, &r);
 
-    if (r != 0)
+    if (!slot)
         return dragon_error_trace(r);
     r = read_slot(slot, message_out);
     if (r == 0)
@@ -617,12 +618,12 @@ static int discard_locked(struct dragon_channel *channel)
     struct dragon_channel_shared *shared = channel->shared;
     struct dragon_pool *pool = channel->object.pool;
     uint64_t tail = dragon_peek(&shared->tail);
-    const struct dragon_message *slot;
     struct dragon_message message;
     struct dragon_handle block;
-    int r = find_oldest_locked(channel, tail, &slot);
+    int r;
+    const struct dragon_message *slot = oldest_locked(channel, tail, &r);
 
-    if (r != 0)
+    if (!slot)
         return dragon_error_trace(r);
     if (read_slot(slot, &message) == 0 && dragon_message_has_block(&message)) {
         block = handle_in_pool(pool, message.block_offset, message.block_generation);
@@ -667,6 +668,48 @@ void dragon_channel_fini(struct dragon_object *object)
         return;
     discard_messages(&channel);
     free_rings(object->pool, dragon_observe(&channel.shared->tail_ring));
+}
+
+int dragon_channel_create(struct dragon_pool *pool, const struct dragon_channel_options *options,
+                          struct dragon_channel *channel_out)
+{
+    struct dragon_object object;
+    int r = dragon_object_create(pool, DRAGON_CHANNEL_KIND, sizeof(struct dragon_channel_shared),
+                                 &object);
+
+    if (r != 0)
+        return dragon_error_trace(r);
+    r = dragon_channel_init(&object, options);
+    if (r != 0)
+        goto close_object;
+    r = dragon_channel_open(channel_out, &object);
+    if (r == 0)
+        return 0;
+    dragon_channel_fini(&object);
+
+close_object:
+    dragon_object_close(&object, NULL);
+    return dragon_error_trace(r);
+}
+
+int dragon_channel_attach(struct dragon_pool *pool, const struct dragon_handle *handle,
+                          struct dragon_channel *channel_out)
+{
+    struct dragon_object object;
+    int r = dragon_object_open(pool, handle, DRAGON_CHANNEL_KIND,
+                               sizeof(struct dragon_channel_shared), &object);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    r = dragon_channel_open(channel_out, &object);
+    if (r < 0)
+        dragon_object_close(&object, dragon_channel_fini);
+    return dragon_error_trace(r);
+}
+
+void dragon_channel_close(struct dragon_channel *channel)
+{
+    dragon_object_close(&channel->object, dragon_channel_fini);
 }
 
 bool dragon_channel_destroy(struct dragon_channel *channel)

@@ -142,7 +142,23 @@ struct dragon_channel {
 
 #define DRAGON_CHANNEL_KIND DRAGON_KIND('C', 'H', 'A', 'N')
 
-/* ---- lifetime: the use of the object is the caller's (memory/object.h) ---- */
+/* ---- lifetime ---- */
+
+/* A new channel with one user, the caller. Its handle is channel_out->object.handle.
+ * Outcomes and errors of dragon_pool_alloc. */
+int dragon_channel_create(struct dragon_pool *pool, const struct dragon_channel_options *options,
+                          struct dragon_channel *channel_out);
+
+/* Use the channel that a handle names: one user more. -EBADMSG: there is none. */
+int dragon_channel_attach(struct dragon_pool *pool, const struct dragon_handle *handle,
+                          struct dragon_channel *channel_out);
+
+/* One user less; with the last one the channel is freed, and what is in it. A
+ * process that is killed stays a user until the pool goes. */
+void dragon_channel_close(struct dragon_channel *channel);
+
+/* ---- lifetime in parts: for objects whose state begins with a channel; the use of
+ * the object is the caller's (memory/object.h) ---- */
 
 /* Make the state of a fresh object begin with a channel. Outcomes of
  * dragon_pool_alloc. */

@@ -544,8 +544,7 @@ bool dragon_heap_has_blocks_of(struct dragon_heap *heap, uint32_t holder)
     uint32_t n = dragon_heap_n_committed(heap);
 
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t n_words =
-            dragon_heap_n_readable(heap, i, dragon_observe(&heap->chunks[i].kind));
+        uint32_t n_words = dragon_heap_n_readable(heap, i, dragon_observe(&heap->chunks[i].kind));
 
         for (uint32_t b = 0; b < n_words; b++)
             if (dragon_heap_word_holder(dragon_peek(&dragon_heap_words(heap, i)[b])) == holder)

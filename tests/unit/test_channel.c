@@ -230,6 +230,48 @@ Test(channel, opening_what_is_no_channel_is_refused)
     close_channel();
 }
 
+Test(channel, lives_as_long_as_it_has_a_user)
+{
+    struct dragon_channel_options options = {UNBOUNDED, UNBOUNDED};
+    struct dragon_channel one, other;
+    struct dragon_handle handle;
+    uint64_t number, n_before;
+
+    open_channel(UNBOUNDED, UNBOUNDED);
+    n_before = n_blocks();
+    cr_assert_eq(dragon_channel_create(fixture.pool, &options, &one), 0);
+    handle = one.object.handle;
+    cr_assert_eq(dragon_channel_attach(fixture.pool, &handle, &other), 0);
+    cr_assert_eq(send_number(&one, 5), 0);
+    dragon_channel_close(&one);
+    cr_assert_eq(receive_number(&other, &number), 0);
+    cr_assert_eq(number, 5);
+    cr_assert_eq(send_number(&other, 6), 0); /* goes with it */
+    dragon_channel_close(&other);
+    cr_assert_eq(n_blocks(), n_before);
+    cr_assert_eq(dragon_channel_attach(fixture.pool, &handle, &one), -EBADMSG);
+    close_channel();
+}
+
+Test(channel, one_that_cannot_be_made_leaves_nothing)
+{
+    struct dragon_channel_options options = {UNBOUNDED, UNBOUNDED};
+    struct dragon_channel other;
+    struct dragon_handle rest;
+    uint64_t n_before, size = 64 * MIB;
+
+    open_channel(UNBOUNDED, UNBOUNDED);
+    while (size >= 64)
+        if (dragon_pool_alloc(fixture.pool, size, HOLDER, &rest) != 0)
+            size -= size / 8; /* each class, to the last block */
+    cr_assert_eq(dragon_pool_alloc(fixture.pool, 64, HOLDER, &rest), DRAGON_POOL_FULL);
+    n_before = n_blocks();
+    cr_assert_eq(dragon_channel_create(fixture.pool, &options, &other), DRAGON_POOL_FULL);
+    cr_assert_eq(n_blocks(), n_before);
+    dragon_pool_sweep(fixture.pool, HOLDER);
+    close_channel();
+}
+
 /* ---- order and growth ---- */
 
 Test(channel, messages_arrive_in_order_over_several_rings)
