@@ -158,7 +158,7 @@ static int find_channels(struct dragon_pool *pool, struct names *channels)
     int r = 0;
 
     while (r == 0 && dragon_pool_next(pool, &at, &handle, &size_bytes, &holder))
-        if (holder == DRAGON_HOLDER_SHARED &&
+        if (holder == DRAGON_HOLDER_OBJECT &&
             dragon_object_state_in(pool, &handle, size_bytes, DRAGON_CHANNEL_KIND,
                                    sizeof(struct dragon_channel_shared)))
             r = add(channels, handle.offset, handle.generation);

@@ -24,9 +24,14 @@ _Static_assert(sizeof(struct dragon_handle) == 24, "wire format");
 
 /* Who has a block: 0 nobody, a role, or the slot of a process. */
 #define DRAGON_HOLDER_NONE UINT32_C(0)
-#define DRAGON_HOLDER_SHARED UINT32_C(1)  /* counted: dragon_object */
+#define DRAGON_HOLDER_SHARED UINT32_C(1)  /* nobody: freed by whoever has the handle */
 #define DRAGON_HOLDER_CHANNEL UINT32_C(2) /* in flight in a channel */
 #define DRAGON_HOLDER_RUNTIME UINT32_C(3) /* lives as long as the pool */
+#define DRAGON_HOLDER_OBJECT UINT32_C(4)  /* counted: dragon_object */
+/* Plus a label below DRAGON_HOLDER_N_LABELS: as SHARED, and tells who walks over
+ * the blocks what its owner calls it. A label is lost when the block changes hands. */
+#define DRAGON_HOLDER_LABELLED UINT32_C(8)
+#define DRAGON_HOLDER_N_LABELS UINT32_C(4)
 #define DRAGON_HOLDER_FIRST_SLOT UINT32_C(16)
 
 static inline bool dragon_handle_is_same(const struct dragon_handle *a,

@@ -693,6 +693,15 @@ uint64_t dragon_heap_committed_end(struct dragon_heap *heap)
 
 /* ---- inspection ---- */
 
+static uint32_t count_live(struct dragon_heap *heap, uint32_t chunk, uint32_t kind)
+{
+    uint32_t n_words = dragon_heap_n_readable(heap, chunk, kind), n_live = 0;
+
+    for (uint32_t b = 0; b < n_words; b++)
+        n_live += dragon_heap_word_is_live(dragon_peek(&dragon_heap_words(heap, chunk)[b]));
+    return n_live;
+}
+
 void dragon_heap_usage(struct dragon_heap *heap, struct dragon_heap_usage *usage_out)
 {
     uint32_t n = dragon_heap_n_committed(heap);
@@ -700,11 +709,9 @@ void dragon_heap_usage(struct dragon_heap *heap, struct dragon_heap_usage *usage
     *usage_out = (struct dragon_heap_usage){0};
     for (uint32_t i = 0; i < n; i++) {
         uint32_t kind = dragon_observe(&heap->chunks[i].kind);
-        uint32_t n_words = dragon_heap_n_readable(heap, i, kind), n_live = 0;
+        uint32_t n_live = count_live(heap, i, kind);
         uint64_t each;
 
-        for (uint32_t b = 0; b < n_words; b++)
-            n_live += dragon_heap_word_is_live(dragon_peek(&dragon_heap_words(heap, i)[b]));
         if (n_live == 0)
             continue;
         each = kind == DRAGON_HEAP_CHUNK_RUN
@@ -715,4 +722,52 @@ void dragon_heap_usage(struct dragon_heap *heap, struct dragon_heap_usage *usage
     }
     if (heap->is_counted)
         usage_out->most_blocks = heap->header->most_blocks;
+}
+
+/* Reports the stretch of n_empty chunks that ends here, and begins a new one. */
+static void report_stretch(struct dragon_heap *heap, uint64_t *n_empty_io,
+                           dragon_pool_free_blocks_of *report, void *context)
+{
+    if (*n_empty_io > 0)
+        report(context, *n_empty_io << heap->chunk_shift, 1);
+    *n_empty_io = 0;
+}
+
+void dragon_heap_free_blocks(struct dragon_heap *heap, dragon_pool_free_blocks_of *report,
+                             void *context)
+{
+    uint32_t n_allowed = dragon_observe(&heap->header->n_allowed);
+    uint32_t n_committed = dragon_heap_n_committed(heap);
+    bool is_run_live = false; /* the run that the present chunk may be the rest of */
+    uint64_t n_empty = 0;
+
+    for (uint32_t i = 0; i < n_committed; i++) {
+        uint32_t kind = dragon_observe(&heap->chunks[i].kind);
+        uint32_t n_live = count_live(heap, i, kind);
+
+        if (kind == DRAGON_HEAP_CHUNK_RUN)
+            is_run_live = n_live > 0;
+        if (n_live == 0 && !(kind == DRAGON_HEAP_CHUNK_RUN_REST && is_run_live)) {
+            n_empty += i < n_allowed;
+            continue;
+        }
+        report_stretch(heap, &n_empty, report, context);
+        if (dragon_heap_kind_is_small(kind) && n_live < dragon_heap_n_words(heap, kind))
+            report(context, dragon_heap_class_bytes(heap, dragon_heap_kind_class(kind)),
+                   dragon_heap_n_words(heap, kind) - n_live);
+    }
+    if (n_allowed > n_committed)
+        n_empty += n_allowed - n_committed;
+    report_stretch(heap, &n_empty, report, context);
+}
+
+uint64_t dragon_heap_n_block_sizes(const struct dragon_heap *heap)
+{
+    uint64_t least = dragon_heap_room(heap, 1);
+    uint64_t n_chunks_at_least = (least + heap->chunk_bytes - 1) >> heap->chunk_shift;
+    uint64_t n_runs = heap->n_chunks - n_chunks_at_least + 1;
+
+    if (least > heap->largest_small)
+        return n_runs;
+    return heap->n_classes - dragon_heap_class_of(heap, least) + n_runs;
 }

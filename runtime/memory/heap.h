@@ -244,5 +244,10 @@ uint64_t dragon_heap_committed_end(struct dragon_heap *heap);
 /* Counts the words: exact if nobody changes them meanwhile. */
 void dragon_heap_usage(struct dragon_heap *heap, struct dragon_heap_usage *usage_out);
 
+/* As dragon_pool_free_blocks and dragon_pool_n_block_sizes. */
+void dragon_heap_free_blocks(struct dragon_heap *heap, dragon_pool_free_blocks_of *report,
+                             void *context);
+uint64_t dragon_heap_n_block_sizes(const struct dragon_heap *heap);
+
 /* True if chunk table, words, lists and counters agree. Takes the locks. */
 bool dragon_heap_check(struct dragon_heap *heap);

@@ -23,7 +23,7 @@ int dragon_object_create(struct dragon_pool *pool, uint32_t kind, uint64_t size_
 
     if (size_bytes > UINT64_MAX - sizeof *header)
         return DRAGON_POOL_FULL;
-    r = dragon_pool_alloc(pool, sizeof *header + size_bytes, DRAGON_HOLDER_SHARED, &handle);
+    r = dragon_pool_alloc(pool, sizeof *header + size_bytes, DRAGON_HOLDER_OBJECT, &handle);
     if (r != 0)
         return dragon_error_trace(r);
     header = dragon_pool_at(pool, handle.offset);

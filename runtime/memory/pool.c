@@ -178,6 +178,11 @@ int dragon_pool_unlink(const char *name)
     return dragon_error_trace(dragon_os_shm_unlink(name));
 }
 
+bool dragon_pool_has_name(const struct dragon_pool *pool, const char *name)
+{
+    return is_good_name(name) && dragon_segment_has_name(&pool->segment, name);
+}
+
 /* ---- blocks ---- */
 
 int dragon_pool_alloc(struct dragon_pool *pool, uint64_t size_bytes, uint32_t holder,
@@ -346,6 +351,18 @@ void dragon_pool_statistics(struct dragon_pool *pool, struct dragon_pool_statist
     out->free_bytes = out->size_bytes > usage.used_bytes ? out->size_bytes - usage.used_bytes : 0;
     out->n_blocks = usage.n_blocks;
     out->most_blocks = usage.most_blocks;
+    out->max_blocks = heap->max_blocks;
+}
+
+void dragon_pool_free_blocks(struct dragon_pool *pool, dragon_pool_free_blocks_of *report,
+                             void *context)
+{
+    dragon_heap_free_blocks(&pool->heap, report, context);
+}
+
+uint64_t dragon_pool_n_block_sizes(const struct dragon_pool *pool)
+{
+    return dragon_heap_n_block_sizes(&pool->heap);
 }
 
 uint64_t dragon_pool_node(const struct dragon_pool *pool)

@@ -31,6 +31,7 @@ struct dragon_pool_statistics {
     uint64_t free_bytes;      /* size less what blocks occupy, their rounding included */
     uint64_t n_blocks;        /* allocated now */
     uint64_t most_blocks;     /* at one time since the pool was made; 0 if it is not counted */
+    uint64_t max_blocks;      /* that may be allocated at one time; 0: any number */
 };
 
 enum dragon_pool_outcome {
@@ -79,6 +80,10 @@ void dragon_pool_close(struct dragon_pool *pool);
 /* Remove the name of a named pool: nobody new can open it, its memory goes
  * with the last process that has it open. */
 int dragon_pool_unlink(const char *name);
+
+/* True if the file "/name" is this pool's: not, if it was unlinked, even if
+ * another pool has the name now. */
+bool dragon_pool_has_name(const struct dragon_pool *pool, const char *name);
 
 /* ---- blocks ---- */
 
@@ -146,6 +151,20 @@ void *dragon_pool_at(struct dragon_pool *pool, uint64_t offset);
 bool dragon_pool_contains(struct dragon_pool *pool, uint64_t offset, uint64_t size_bytes);
 
 void dragon_pool_statistics(struct dragon_pool *pool, struct dragon_pool_statistics *out);
+
+/* n blocks of size_bytes that could be allocated now. */
+typedef void dragon_pool_free_blocks_of(void *context, uint64_t size_bytes, uint64_t n);
+
+/* What could be allocated now, all of it together, in as large pieces as there
+ * are: calls report for free blocks beside live ones in their chunk, and for each
+ * stretch of memory without a live block. Exact if nobody allocates or frees
+ * meanwhile. Less than free_bytes by the ends of chunks that no block fits into.
+ * Costs a look at each block. */
+void dragon_pool_free_blocks(struct dragon_pool *pool, dragon_pool_free_blocks_of *report,
+                             void *context);
+
+/* How many sizes blocks can have, rounding included. */
+uint64_t dragon_pool_n_block_sizes(const struct dragon_pool *pool);
 uint64_t dragon_pool_node(const struct dragon_pool *pool);
 uint32_t dragon_pool_number(const struct dragon_pool *pool);
 

@@ -68,6 +68,18 @@ int dragon_segment_open_named(struct dragon_segment *segment, const char *name)
     return dragon_error_trace(dragon_segment_open_fd(segment, fd));
 }
 
+bool dragon_segment_has_name(const struct dragon_segment *segment, const char *name)
+{
+    struct dragon_os_file file;
+    int fd, r;
+
+    if (dragon_os_shm_open(name, false, 0, &fd) < 0)
+        return false;
+    r = dragon_os_file_of(fd, &file);
+    dragon_os_close(fd);
+    return r == 0 && file.device == segment->device && file.inode == segment->inode;
+}
+
 int dragon_segment_fd(const struct dragon_segment *segment)
 {
     struct dragon_os_file file;

@@ -5,6 +5,7 @@
  * what is in it.
  */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct dragon_segment {
@@ -27,6 +28,9 @@ int dragon_segment_create_named(struct dragon_segment *segment, const char *name
  * this user, or shorter than a page. */
 int dragon_segment_open_fd(struct dragon_segment *segment, int fd);
 int dragon_segment_open_named(struct dragon_segment *segment, const char *name);
+
+/* True if the shared-memory file "/name" is the segment's. */
+bool dragon_segment_has_name(const struct dragon_segment *segment, const char *name);
 
 /* The segment's file. Borrowed. -EBADF: the program has closed it. */
 int dragon_segment_fd(const struct dragon_segment *segment);

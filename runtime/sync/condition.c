@@ -160,7 +160,7 @@ static int append(struct walk *last, struct dragon_pool *pool)
     struct more *more;
     int r;
 
-    r = dragon_pool_alloc(pool, sizeof *more, DRAGON_HOLDER_SHARED, &handle);
+    r = dragon_pool_alloc(pool, sizeof *more, DRAGON_HOLDER_OBJECT, &handle);
     if (r != 0)
         return r < 0 ? dragon_error_trace(r) : dragon_error_origin(-ENOMEM);
     more = dragon_pool_at(pool, handle.offset);

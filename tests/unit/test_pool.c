@@ -6,13 +6,16 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 #define NODE UINT64_C(0x1122334455667788)
 #define NUMBER 5
@@ -112,6 +115,69 @@ Test(pool, one_above_the_file_size_limit_is_an_error_and_no_signal)
     dragon_pool_close(other);
 }
 
+static uint64_t memory_bytes(void)
+{
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+Test(pool, of_more_than_half_the_memory_costs_what_is_used_of_it)
+{
+    struct dragon_pool *other;
+    struct dragon_handle handle;
+    struct stat file;
+
+    cr_assert_eq(dragon_pool_create_named(name, memory_bytes() / 100 * 55, NODE, 1, &other), 0);
+    cr_assert_eq(dragon_pool_alloc(other, 1, HOLDER, &handle), 0);
+    cr_assert_eq(statistics_of(other).committed_bytes, DRAGON_HEAP_CHUNK_BYTES);
+    cr_assert_eq(fstat(dragon_pool_fd(other), &file), 0);
+    cr_assert_lt(file.st_blocks * 512, (int64_t)MIB);
+    dragon_pool_close(other);
+}
+
+Test(pool, one_that_the_address_space_has_no_room_for_is_an_error)
+{
+    struct rlimit limit = {.rlim_cur = 512 * MIB, .rlim_max = 512 * MIB};
+    struct dragon_pool *other;
+
+    cr_assert_eq(setrlimit(RLIMIT_AS, &limit), 0);
+    cr_assert_eq(dragon_pool_create_managed(1024 * MIB, NODE, 1, &other), -ENOMEM);
+    cr_assert_eq(dragon_pool_create_named(name, 1024 * MIB, NODE, 1, &other), -ENOMEM);
+    cr_assert_neq(dragon_pool_open_named(name, &other), 0, "the file stayed");
+    cr_assert_eq(dragon_pool_create_managed(MIB, NODE, 1, &other), 0);
+    dragon_pool_close(other);
+}
+
+/* True: /dev/shm holds 1 MiB from now on, for this process alone. */
+static bool shrink_dev_shm(void)
+{
+    return unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount("tmpfs", "/dev/shm", "tmpfs", 0, "size=1m") == 0;
+}
+
+Test(pool, a_named_one_that_dev_shm_has_no_room_for_is_an_error_and_no_signal)
+{
+    struct dragon_handle handles[64];
+    struct dragon_pool *other;
+    uint64_t size_bytes;
+    void *address;
+    int n = 0, r;
+
+    if (!shrink_dev_shm())
+        cr_skip_test("this user may not mount");
+    cr_assert_eq(dragon_pool_create_named(name, SIZE_BYTES, NODE, 1, &other), 0);
+    while ((r = dragon_pool_alloc(other, 40000, HOLDER, &handles[n])) == 0) {
+        cr_assert_eq(dragon_pool_resolve(other, &handles[n], &address, &size_bytes), 0);
+        memset(address, 0x55, size_bytes);
+        n++;
+    }
+    cr_assert_eq(r, -ENOSPC);
+    cr_assert_gt(n, 4); /* 1 MiB less the header is at least 4 chunks of 64 KiB */
+    cr_assert_eq(dragon_pool_free(other, &handles[0]), 0);
+    cr_assert_eq(dragon_pool_alloc(other, 40000, HOLDER, &handles[0]), 0);
+    cr_assert(dragon_pool_check(other));
+    dragon_pool_close(other);
+}
+
 Test(pool, another_mapping_sees_the_same_blocks)
 {
     struct dragon_handle handle = alloc(1000, HOLDER);
@@ -195,6 +261,22 @@ Test(pool, a_named_one_exists_once_and_for_its_user_only)
     cr_assert_eq(fstat(dragon_pool_fd(made), &st), 0);
     cr_assert_eq(st.st_mode & 0777, 0600);
     dragon_pool_close(made);
+}
+
+Test(pool, a_name_is_of_the_pool_that_has_it_now)
+{
+    struct dragon_pool *first, *second;
+
+    cr_assert_eq(dragon_pool_create_named(name, MIB, NODE, 1, &first), 0);
+    cr_assert(dragon_pool_has_name(first, name));
+    cr_assert_not(dragon_pool_has_name(first, "no-name"));
+    cr_assert_eq(dragon_pool_unlink(name), 0);
+    cr_assert_not(dragon_pool_has_name(first, name));
+    cr_assert_eq(dragon_pool_create_named(name, MIB, NODE, 1, &second), 0);
+    cr_assert_not(dragon_pool_has_name(first, name));
+    cr_assert(dragon_pool_has_name(second, name));
+    dragon_pool_close(first);
+    dragon_pool_close(second);
 }
 
 Test(pool, bad_names_and_sizes_are_refused)
@@ -354,6 +436,83 @@ Test(pool, a_counted_one_knows_the_most_blocks_that_there_were)
     cr_assert_eq(statistics_of(counted).most_blocks, 5);
     cr_assert(dragon_pool_check(counted));
     dragon_pool_close(counted);
+}
+
+struct free_blocks {
+    uint64_t n_reports;
+    uint64_t sizes_bytes[8];
+    uint64_t counts[8];
+};
+
+static void note_free_blocks(void *context, uint64_t size_bytes, uint64_t n)
+{
+    struct free_blocks *noted = context;
+
+    if (noted->n_reports < 8) {
+        noted->sizes_bytes[noted->n_reports] = size_bytes;
+        noted->counts[noted->n_reports] = n;
+    }
+    noted->n_reports++;
+}
+
+Test(pool, free_blocks_are_the_rest_of_used_chunks_and_the_stretches_between_them)
+{
+    struct free_blocks noted = {0};
+    struct dragon_handle handles[3];
+
+    handles[0] = alloc(100000, HOLDER); /* 2 chunks */
+    handles[1] = alloc(30000, HOLDER);  /* a chunk of 2 blocks of 32 KiB */
+    handles[2] = alloc(100000, HOLDER);
+    cr_assert_eq(dragon_pool_free(pool, &handles[0]), 0);
+    dragon_pool_free_blocks(pool, note_free_blocks, &noted);
+    cr_assert_eq(noted.n_reports, 3);
+    cr_assert_eq(noted.sizes_bytes[0], 2 * DRAGON_HEAP_CHUNK_BYTES);
+    cr_assert_eq(noted.counts[0], 1);
+    cr_assert_eq(noted.sizes_bytes[1], 32768);
+    cr_assert_eq(noted.counts[1], 1);
+    cr_assert_eq(noted.sizes_bytes[2], SIZE_BYTES - 5 * DRAGON_HEAP_CHUNK_BYTES);
+    cr_assert_eq(noted.counts[2], 1);
+}
+
+Test(pool, all_of_an_empty_one_is_one_free_block_however_it_was_used)
+{
+    struct free_blocks noted = {0};
+    struct dragon_handle handles[40];
+
+    for (int i = 0; i < 40; i++)
+        handles[i] = alloc((uint64_t)(1 + i * 1000), HOLDER);
+    for (int i = 0; i < 40; i++)
+        cr_assert_eq(dragon_pool_free(pool, &handles[i]), 0);
+    dragon_pool_limit(pool, SIZE_BYTES / 2);
+    dragon_pool_free_blocks(pool, note_free_blocks, &noted);
+    cr_assert_eq(noted.n_reports, 1);
+    cr_assert_eq(noted.sizes_bytes[0], SIZE_BYTES / 2);
+}
+
+static uint64_t n_block_sizes(uint64_t size_bytes, uint64_t min_block_bytes)
+{
+    struct dragon_pool_options options = {
+        .size_bytes = size_bytes,
+        .node = NODE,
+        .number = 1,
+        .min_block_bytes = min_block_bytes,
+    };
+    struct dragon_pool *other;
+    uint64_t n;
+
+    cr_assert_eq(dragon_pool_make_managed(&options, &other), 0);
+    n = dragon_pool_n_block_sizes(other);
+    dragon_pool_close(other);
+    return n;
+}
+
+Test(pool, sizes_of_blocks_are_those_of_small_ones_and_whole_chunks)
+{
+    /* 32 KiB: 64, 128, 192, 256, four a doubling up to 2048, then 8 chunks of 4 KiB */
+    cr_assert_eq(n_block_sizes(32768, 0), 4 + 3 * 4 + 8);
+    cr_assert_eq(n_block_sizes(32768, 2048), 1 + 8);
+    cr_assert_eq(n_block_sizes(32768, 2049), 8);
+    cr_assert_eq(n_block_sizes(32768, 32768), 1);
 }
 
 Test(pool, a_walk_sees_each_live_block_once)
