@@ -20,6 +20,9 @@ class _PoolStatistics(TypedDict):
     committed_bytes: int  # with memory behind them
     free_bytes: int  # in no block
     n_blocks: int
+    most_blocks: int  # that there have been at one time; 0: not counted
+    max_blocks: int  # that there may be; 0: any number
+    n_smallest: int  # blocks of the smallest size that there is room for
 
 class PoolFull(MemoryError):
     """A pool cannot give a block: its limit or the system's memory is reached. Try again later."""
@@ -49,6 +52,9 @@ def follow(pid: int, /) -> None:
 
 def pool_statistics() -> _PoolStatistics:
     """Measure the default pool."""
+
+def last_error() -> str:
+    """Return where this thread's last error in the runtime came from: "a.c:12 < b.c:40", or ""."""
 
 def is_exporting() -> bool:
     """Return whether this thread is pickling a message, into which a shared object may go."""
@@ -296,7 +302,7 @@ class Barrier(Object):
 
 @final
 class Pool:
-    """A named pool that this process has open. Made by `create` and `open`."""
+    """A pool that this process has open. Made by `create`, `open` and `default`."""
 
     @classmethod
     def create(
@@ -305,31 +311,47 @@ class Pool:
         """Make a pool of size bytes in the POSIX shared-memory file name. OSError, PoolFull."""
 
     @classmethod
-    def open(cls, name: str, uid: int, /) -> Pool:
-        """Use the pool of that name and uid. FileNotFoundError, StaleHandle."""
+    def open(cls, name: str, /) -> Pool:
+        """Use the pool of that name. FileNotFoundError, StaleHandle."""
+
+    @classmethod
+    def default(cls) -> Pool:
+        """Use the default pool of this process's node. RuntimeError: it has none."""
 
     @classmethod
     def unlink(cls, name: str, /) -> None:
         """Remove the file; those that have the pool open keep it."""
 
-    def alloc(self, size: int, /) -> Allocation:
-        """Take a block of size bytes. PoolFull."""
+    def uid(self) -> int:
+        """Return the number that the pool was made with."""
 
-    def alloc_wait(self, size: int, timeout: float | None, /) -> Allocation | None:
+    def has_name(self, name: str, /) -> bool:
+        """Return whether the file of that name is this pool's."""
+
+    def alloc(self, size: int, label: int = 0, /) -> Allocation:
+        """Take a block of size bytes; label: 0 to 3, for `blocks`. PoolFull."""
+
+    def alloc_wait(self, size: int, timeout: float | None, label: int = 0, /) -> Allocation | None:
         """Take a block of size bytes, waiting for room; None: none in time. PoolFull."""
 
     def find(self, offset: int, generation: int, /) -> Allocation:
         """Use the block that another process named by its `place`. StaleHandle."""
 
-    def statistics(self) -> tuple[int, int, int, int]:
-        """Return its size, committed and free bytes, and its number of blocks."""
+    def statistics(self) -> _PoolStatistics:
+        """Measure the pool. Looks at each block."""
 
-    def max_blocks(self) -> int:
-        """Return how many blocks the pool's creator allows; 0: any number."""
+    def blocks(self) -> list[tuple[int, int, int]]:
+        """Return (offset, generation, label) of all blocks."""
+
+    def free_blocks(self) -> dict[int, int]:
+        """Return numbers by size of the blocks that could be allocated now, all of them."""
+
+    def n_block_sizes(self) -> int:
+        """Return how many sizes blocks can have."""
 
 @final
 class Allocation:
-    """A block of a named pool, freed only by `free`. Made by `Pool.alloc` and `Pool.find`."""
+    """A block of a pool, freed only by `free`. Made by `Pool.alloc` and `Pool.find`."""
 
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
@@ -342,6 +364,9 @@ class Allocation:
 
     def place(self) -> tuple[int, int]:
         """Return offset and generation of the block in its pool."""
+
+    def address(self) -> int:
+        """Return where it is in this process. StaleHandle."""
 
     def is_gone(self) -> bool:
         """Return whether it was freed or detached here."""

@@ -761,6 +761,16 @@ void dragon_heap_free_blocks(struct dragon_heap *heap, dragon_pool_free_blocks_o
     report_stretch(heap, &n_empty, report, context);
 }
 
+uint64_t dragon_heap_n_smallest(const struct dragon_heap *heap, uint64_t size_bytes)
+{
+    uint64_t least = dragon_heap_room(heap, 1);
+
+    if (least > heap->largest_small)
+        return size_bytes / round_up(least, heap->chunk_bytes);
+    return (size_bytes >> heap->chunk_shift) *
+           heap->classes[dragon_heap_class_of(heap, least)].n_blocks;
+}
+
 uint64_t dragon_heap_n_block_sizes(const struct dragon_heap *heap)
 {
     uint64_t least = dragon_heap_room(heap, 1);

@@ -249,5 +249,8 @@ void dragon_heap_free_blocks(struct dragon_heap *heap, dragon_pool_free_blocks_o
                              void *context);
 uint64_t dragon_heap_n_block_sizes(const struct dragon_heap *heap);
 
+/* Blocks of the smallest size that size_bytes of chunks have room for. */
+uint64_t dragon_heap_n_smallest(const struct dragon_heap *heap, uint64_t size_bytes);
+
 /* True if chunk table, words, lists and counters agree. Takes the locks. */
 bool dragon_heap_check(struct dragon_heap *heap);

@@ -352,6 +352,7 @@ void dragon_pool_statistics(struct dragon_pool *pool, struct dragon_pool_statist
     out->n_blocks = usage.n_blocks;
     out->most_blocks = usage.most_blocks;
     out->max_blocks = heap->max_blocks;
+    out->n_smallest = dragon_heap_n_smallest(heap, out->size_bytes);
 }
 
 void dragon_pool_free_blocks(struct dragon_pool *pool, dragon_pool_free_blocks_of *report,

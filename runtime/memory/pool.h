@@ -32,6 +32,7 @@ struct dragon_pool_statistics {
     uint64_t n_blocks;        /* allocated now */
     uint64_t most_blocks;     /* at one time since the pool was made; 0 if it is not counted */
     uint64_t max_blocks;      /* that may be allocated at one time; 0: any number */
+    uint64_t n_smallest;      /* blocks of the smallest size that size_bytes has room for */
 };
 
 enum dragon_pool_outcome {

@@ -22,6 +22,21 @@ PyObject *dragon_py_raise_pool_full(struct dragon_py_state *state, struct dragon
                         (unsigned long long)statistics.free_bytes);
 }
 
+PyObject *dragon_py_raise_no_memory(struct dragon_py_state *state, struct dragon_pool *pool,
+                                    uint64_t asked_bytes, int r, const char *what)
+{
+    struct dragon_pool_statistics statistics;
+
+    dragon_pool_statistics(pool, &statistics);
+    return PyErr_Format(state->pool_full,
+                        "%s: the system has no memory for the pool (%s; asked for %llu bytes; the "
+                        "pool's limit is %llu, free are %llu, %llu have memory)",
+                        what, strerror(-r), (unsigned long long)asked_bytes,
+                        (unsigned long long)statistics.size_bytes,
+                        (unsigned long long)statistics.free_bytes,
+                        (unsigned long long)statistics.committed_bytes);
+}
+
 PyObject *dragon_py_raise(struct dragon_py_state *state, int r, const char *what)
 {
     switch (-r) {

@@ -1,5 +1,7 @@
 #include "module.h"
+#include "pool.h"
 
+#include "base/error.h"
 #include "memory/pool.h"
 #include "node/node.h"
 
@@ -150,22 +152,26 @@ static PyObject *follow(PyObject *module, PyObject *pid)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(pool_statistics_doc,
-             "pool_statistics()\n--\n\n"
-             "The default pool: {'size_bytes', 'committed_bytes', 'free_bytes', 'n_blocks'}.");
+PyDoc_STRVAR(pool_statistics_doc, "pool_statistics()\n--\n\n"
+                                  "The default pool's numbers, as Pool.statistics().");
 
 static PyObject *pool_statistics(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 {
     struct dragon_pool *pool = dragon_py_default_pool();
-    struct dragon_pool_statistics s;
 
-    if (!pool)
-        return NULL;
-    dragon_pool_statistics(pool, &s);
-    return Py_BuildValue("{sK sK sK sK}", "size_bytes", (unsigned long long)s.size_bytes,
-                         "committed_bytes", (unsigned long long)s.committed_bytes, "free_bytes",
-                         (unsigned long long)s.free_bytes, "n_blocks",
-                         (unsigned long long)s.n_blocks);
+    return pool ? dragon_py_pool_statistics(pool) : NULL;
+}
+
+PyDoc_STRVAR(last_error_doc, "last_error()\n--\n\n"
+                             "Where this thread's last error in the runtime came from, as\n"
+                             "\"a.c:12 < b.c:40\"; empty if there was none.");
+
+static PyObject *last_error(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    char path[1024];
+
+    dragon_error_path(path, sizeof path);
+    return PyUnicode_FromString(path);
 }
 
 static PyMethodDef module_functions[] = {
@@ -174,6 +180,7 @@ static PyMethodDef module_functions[] = {
     {"node_fd", node_fd, METH_NOARGS, node_fd_doc},
     {"watch_child", watch_child, METH_O, watch_child_doc},
     {"follow", follow, METH_O, follow_doc},
+    {"last_error", last_error, METH_NOARGS, last_error_doc},
     {"pool_statistics", pool_statistics, METH_NOARGS, pool_statistics_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -88,6 +88,11 @@ PyObject *dragon_py_raise(struct dragon_py_state *state, int r, const char *what
 PyObject *dragon_py_raise_pool_full(struct dragon_py_state *state, struct dragon_pool *pool,
                                     uint64_t asked_bytes, const char *what);
 
+/* PoolFull with the same numbers: the system gave no memory, r is -ENOMEM or
+ * -ENOSPC. NULL. */
+PyObject *dragon_py_raise_no_memory(struct dragon_py_state *state, struct dragon_pool *pool,
+                                    uint64_t asked_bytes, int r, const char *what);
+
 /* An absolute deadline from a Python timeout in seconds: None is forever,
  * a negative number counts as 0. -1 with an exception (TypeError, ValueError
  * for nan). */

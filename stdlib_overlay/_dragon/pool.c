@@ -1,6 +1,7 @@
 /*
- * _dragon.Pool and _dragon.Allocation: named pools and their blocks, for
- * dragon.managed_memory. Work in any Python, with or without a node.
+ * _dragon.Pool and _dragon.Allocation: named pools, the node's default pool, and
+ * their blocks, for dragon.managed_memory. All but the default pool works in any
+ * Python, with or without a node.
  */
 #include "pool.h"
 
@@ -8,7 +9,8 @@
 #include "memory/pool.h"
 
 #include <errno.h>
-#include <string.h>
+#include <stddef.h>
+#include <structmember.h>
 
 struct allocation {
     PyObject_HEAD
@@ -22,21 +24,19 @@ struct allocation {
 
 /* ---- Pool ---- */
 
-/* What this module keeps in the pool's header: written by the creator alone,
- * before anybody else knows of the pool. */
-struct root {
-    uint64_t max_blocks; /* 0: no limit */
-};
-
-static PyObject *wrap_pool(PyTypeObject *type, struct dragon_pool *pool)
+/* pool: the new object's, also on failure; unless it is the node's. */
+static PyObject *wrap_pool(PyTypeObject *type, struct dragon_pool *pool, bool is_nodes)
 {
     struct dragon_py_pool *self = PyObject_New(struct dragon_py_pool, type);
 
     if (!self) {
-        dragon_pool_close(pool);
+        if (!is_nodes)
+            dragon_pool_close(pool);
         return NULL;
     }
     self->pool = pool;
+    self->is_nodes = is_nodes;
+    self->weak_references = NULL;
     return (PyObject *)self;
 }
 
@@ -64,37 +64,44 @@ static PyObject *pool_create(PyTypeObject *type, PyObject *args)
         .node = uid,
         .min_block_bytes = min_block_bytes,
         .max_blocks = max_blocks,
+        .is_counted = true,
     };
     r = dragon_pool_make_named(name, &options, &pool);
     if (r < 0)
         return dragon_py_raise(dragon_py_state_of(type), r, name);
-    ((struct root *)dragon_pool_root(pool))->max_blocks = max_blocks;
-    return wrap_pool(type, pool);
+    return wrap_pool(type, pool, false);
 }
 
-PyDoc_STRVAR(open_doc, "open(name, uid, /)\n--\n\n"
-                       "Use the existing pool of that name and uid.\n\n"
+PyDoc_STRVAR(open_doc, "open(name, /)\n--\n\n"
+                       "Use the existing pool of that name.\n\n"
                        "Raises:\n"
                        "    FileNotFoundError: there is none.\n"
-                       "    StaleHandle: what is there is no pool, or another one.");
+                       "    StaleHandle: what is there is no pool.");
 
 static PyObject *pool_open(PyTypeObject *type, PyObject *args)
 {
     struct dragon_pool *pool;
-    unsigned long long uid;
     const char *name;
     int r;
 
-    if (!PyArg_ParseTuple(args, "sK:open", &name, &uid))
+    if (!PyArg_ParseTuple(args, "s:open", &name))
         return NULL;
     r = dragon_pool_open_named(name, &pool);
-    if (r == 0 && dragon_pool_node(pool) != uid) {
-        dragon_pool_close(pool);
-        r = -EBADMSG;
-    }
     if (r < 0)
         return dragon_py_raise(dragon_py_state_of(type), r, name);
-    return wrap_pool(type, pool);
+    return wrap_pool(type, pool, false);
+}
+
+PyDoc_STRVAR(default_doc, "default()\n--\n\n"
+                          "The default pool of this process's node.\n\n"
+                          "Raises:\n"
+                          "    RuntimeError: the process has no node.");
+
+static PyObject *pool_default(PyTypeObject *type, PyObject *Py_UNUSED(unused))
+{
+    struct dragon_pool *pool = dragon_py_default_pool();
+
+    return pool ? wrap_pool(type, pool, true) : NULL;
 }
 
 PyDoc_STRVAR(unlink_doc, "unlink(name, /)\n--\n\nRemove the file of a pool; who has it open keeps "
@@ -136,6 +143,31 @@ PyObject *dragon_py_allocation_new(struct dragon_py_pool *self, const struct dra
     return (PyObject *)allocation;
 }
 
+/* The holder that a label stands for. -1 with an exception. */
+static int holder_of(unsigned int label, uint32_t *holder_out)
+{
+    if (label >= DRAGON_HOLDER_N_LABELS) {
+        PyErr_Format(PyExc_ValueError, "there is no label %u", label);
+        return -1;
+    }
+    *holder_out = label == 0 ? DRAGON_HOLDER_SHARED : DRAGON_HOLDER_LABELLED + label;
+    return 0;
+}
+
+static int parse_size(PyObject *size, uint64_t *size_bytes_out)
+{
+    *size_bytes_out = PyLong_AsUnsignedLongLong(size);
+    return *size_bytes_out == UINT64_MAX && PyErr_Occurred() ? -1 : 0;
+}
+
+static bool has_all_blocks(struct dragon_pool *pool)
+{
+    struct dragon_pool_statistics s;
+
+    dragon_pool_statistics(pool, &s);
+    return s.max_blocks != 0 && s.n_blocks >= s.max_blocks;
+}
+
 static PyObject *allocated(struct dragon_py_pool *self, int r, uint64_t size_bytes,
                            const struct dragon_handle *handle)
 {
@@ -144,6 +176,8 @@ static PyObject *allocated(struct dragon_py_pool *self, int r, uint64_t size_byt
 
     if (r == DRAGON_POOL_FULL)
         return dragon_py_raise_pool_full(state, self->pool, size_bytes, "alloc");
+    if (r == -ENOMEM || r == -ENOSPC)
+        return dragon_py_raise_no_memory(state, self->pool, size_bytes, r, "alloc");
     if (r < 0)
         return dragon_py_raise(state, r, "alloc");
     allocation = dragon_py_allocation_new(self, handle);
@@ -152,52 +186,64 @@ static PyObject *allocated(struct dragon_py_pool *self, int r, uint64_t size_byt
     return allocation;
 }
 
-PyDoc_STRVAR(alloc_doc, "alloc(size, /)\n--\n\nA block of size bytes. Raises PoolFull.");
+PyDoc_STRVAR(alloc_doc,
+             "alloc(size, label=0, /)\n--\n\n"
+             "A block of size bytes; label, 0 to 3, is for whoever walks over the blocks.\n\n"
+             "Raises:\n"
+             "    PoolFull: there is no room, or all blocks that the pool may have exist.");
 
-static PyObject *pool_alloc(struct dragon_py_pool *self, PyObject *size)
+static PyObject *pool_alloc(struct dragon_py_pool *self, PyObject *args)
 {
-    unsigned long long size_bytes = PyLong_AsUnsignedLongLong(size);
     struct dragon_handle handle;
+    unsigned int label = 0;
+    uint64_t size_bytes;
+    uint32_t holder;
+    PyObject *size;
     int r;
 
-    if (size_bytes == (unsigned long long)-1 && PyErr_Occurred())
+    if (!PyArg_ParseTuple(args, "O|I:alloc", &size, &label) || parse_size(size, &size_bytes) < 0 ||
+        holder_of(label, &holder) < 0)
         return NULL;
-    r = dragon_pool_alloc(self->pool, size_bytes, DRAGON_HOLDER_SHARED, &handle);
+    r = dragon_pool_alloc(self->pool, size_bytes, holder, &handle);
     return allocated(self, r, size_bytes, &handle);
 }
 
 PyDoc_STRVAR(alloc_wait_doc,
-             "alloc_wait(size, timeout, /)\n--\n\n"
+             "alloc_wait(size, timeout, label=0, /)\n--\n\n"
              "A block of size bytes; waits for room. None: there was none in time.\n\n"
              "Raises:\n"
-             "    PoolFull: not even an empty pool has room for it.");
+             "    PoolFull: not even an empty pool has room for it, or all blocks that the pool\n"
+             "        may have exist.");
 
 static PyObject *pool_alloc_wait(struct dragon_py_pool *self, PyObject *args)
 {
-    struct dragon_handle handle;
     int64_t deadline_ns, look_ns;
+    struct dragon_handle handle;
     PyObject *size, *timeout;
+    unsigned int label = 0;
     uint64_t size_bytes;
+    uint32_t holder;
     int r;
 
-    if (!PyArg_ParseTuple(args, "OO:alloc_wait", &size, &timeout) ||
-        dragon_py_deadline(timeout, &deadline_ns) < 0)
+    if (!PyArg_ParseTuple(args, "OO|I:alloc_wait", &size, &timeout, &label) ||
+        dragon_py_deadline(timeout, &deadline_ns) < 0 || parse_size(size, &size_bytes) < 0 ||
+        holder_of(label, &holder) < 0)
         return NULL;
-    size_bytes = PyLong_AsUnsignedLongLong(size);
-    if (size_bytes == UINT64_MAX && PyErr_Occurred())
-        return NULL;
-    do {
+    r = dragon_pool_alloc(self->pool, size_bytes, holder, &handle);
+    while (r == DRAGON_POOL_FULL && !has_all_blocks(self->pool)) {
         /* A signal that arrives just before a sleep interrupts nothing. */
         look_ns = dragon_deadline_earlier(deadline_ns, dragon_deadline_after_ns(DRAGON_NS_PER_S));
         Py_BEGIN_ALLOW_THREADS
-        r = dragon_pool_alloc_wait(self->pool, size_bytes, DRAGON_HOLDER_SHARED, look_ns, &handle);
+        r = dragon_pool_alloc_wait(self->pool, size_bytes, holder, look_ns, &handle);
         Py_END_ALLOW_THREADS
-        if ((r == DRAGON_POOL_TIMEOUT || r == DRAGON_POOL_INTERRUPTED) && PyErr_CheckSignals() < 0)
+        if (r != DRAGON_POOL_TIMEOUT && r != DRAGON_POOL_INTERRUPTED)
+            break;
+        if (PyErr_CheckSignals() < 0)
             return NULL;
-    } while (r == DRAGON_POOL_INTERRUPTED ||
-             (r == DRAGON_POOL_TIMEOUT && !dragon_deadline_passed(deadline_ns)));
-    if (r == DRAGON_POOL_TIMEOUT)
-        Py_RETURN_NONE;
+        if (r == DRAGON_POOL_TIMEOUT && dragon_deadline_passed(deadline_ns))
+            Py_RETURN_NONE;
+        r = DRAGON_POOL_FULL;
+    }
     return allocated(self, r, size_bytes, &handle);
 }
 
@@ -206,7 +252,10 @@ PyDoc_STRVAR(find_doc, "find(offset, generation, /)\n--\n\n"
 
 static PyObject *pool_find(struct dragon_py_pool *self, PyObject *args)
 {
-    struct dragon_handle handle = {.node = dragon_pool_node(self->pool)};
+    struct dragon_handle handle = {
+        .node = dragon_pool_node(self->pool),
+        .pool = dragon_pool_number(self->pool),
+    };
     unsigned long long offset;
     unsigned int generation;
 
@@ -217,47 +266,168 @@ static PyObject *pool_find(struct dragon_py_pool *self, PyObject *args)
     return dragon_py_allocation_new(self, &handle);
 }
 
-PyDoc_STRVAR(statistics_doc, "statistics()\n--\n\n"
-                             "(size, committed, free) in bytes, and the number of blocks.");
-
-static PyObject *pool_statistics(struct dragon_py_pool *self, PyObject *Py_UNUSED(unused))
+PyObject *dragon_py_pool_statistics(struct dragon_pool *pool)
 {
     struct dragon_pool_statistics s;
 
-    dragon_pool_statistics(self->pool, &s);
-    return Py_BuildValue("(KKKK)", (unsigned long long)s.size_bytes,
-                         (unsigned long long)s.committed_bytes, (unsigned long long)s.free_bytes,
-                         (unsigned long long)s.n_blocks);
+    Py_BEGIN_ALLOW_THREADS /* it looks at each block */
+    dragon_pool_statistics(pool, &s);
+    Py_END_ALLOW_THREADS
+    return Py_BuildValue(
+        "{sK sK sK sK sK sK sK}", "size_bytes", (unsigned long long)s.size_bytes, "committed_bytes",
+        (unsigned long long)s.committed_bytes, "free_bytes", (unsigned long long)s.free_bytes,
+        "n_blocks", (unsigned long long)s.n_blocks, "most_blocks",
+        (unsigned long long)s.most_blocks, "max_blocks", (unsigned long long)s.max_blocks,
+        "n_smallest", (unsigned long long)s.n_smallest);
 }
 
-PyDoc_STRVAR(max_blocks_doc, "max_blocks()\n--\n\n"
-                             "How many blocks the pool's creator allows; 0: any number.");
+PyDoc_STRVAR(statistics_doc,
+             "statistics()\n--\n\n"
+             "{'size_bytes', 'committed_bytes', 'free_bytes', 'n_blocks', 'most_blocks',\n"
+             "'max_blocks', 'n_smallest'}; 0 for most and max: not counted, any number.");
 
-static PyObject *pool_max_blocks(struct dragon_py_pool *self, PyObject *Py_UNUSED(unused))
+static PyObject *pool_statistics(struct dragon_py_pool *self, PyObject *Py_UNUSED(unused))
 {
-    const struct root *root = dragon_pool_root(self->pool);
+    return dragon_py_pool_statistics(self->pool);
+}
 
-    return PyLong_FromUnsignedLongLong(root->max_blocks);
+/* What a block is to those who list blocks: the label that it was allocated with,
+ * or what its holder says. */
+static uint32_t label_of(uint32_t holder)
+{
+    if (holder >= DRAGON_HOLDER_LABELLED &&
+        holder < DRAGON_HOLDER_LABELLED + DRAGON_HOLDER_N_LABELS)
+        return holder - DRAGON_HOLDER_LABELLED;
+    switch (holder) {
+    case DRAGON_HOLDER_OBJECT:
+        return DRAGON_PY_LABEL_OBJECT;
+    case DRAGON_HOLDER_CHANNEL:
+        return DRAGON_PY_LABEL_MESSAGE;
+    case DRAGON_HOLDER_RUNTIME:
+        return DRAGON_PY_LABEL_RUNTIME;
+    default:
+        return DRAGON_PY_LABEL_DATA;
+    }
+}
+
+PyDoc_STRVAR(blocks_doc, "blocks()\n--\n\n"
+                         "All blocks, as they are met: a list of (offset, generation, label).");
+
+static PyObject *pool_blocks(struct dragon_py_pool *self, PyObject *Py_UNUSED(unused))
+{
+    PyObject *list = PyList_New(0), *block;
+    struct dragon_handle handle;
+    uint64_t offset = 0, size_bytes;
+    uint32_t holder;
+    int r;
+
+    if (!list)
+        return NULL;
+    while (dragon_pool_next(self->pool, &offset, &handle, &size_bytes, &holder)) {
+        block = Py_BuildValue("(KII)", (unsigned long long)handle.offset,
+                              (unsigned int)handle.generation, (unsigned int)label_of(holder));
+        r = block ? PyList_Append(list, block) : -1;
+        Py_XDECREF(block);
+        if (r < 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+/* A callback of dragon_pool_free_blocks; context: a dictionary. An exception that
+ * is set stays set. */
+static void add_free_blocks(void *context, uint64_t size_bytes, uint64_t n)
+{
+    PyObject *size, *count, *before;
+
+    if (PyErr_Occurred())
+        return;
+    size = PyLong_FromUnsignedLongLong(size_bytes);
+    before = size ? PyDict_GetItemWithError(context, size) : NULL;
+    if (before)
+        n += PyLong_AsUnsignedLongLong(before);
+    count = PyErr_Occurred() ? NULL : PyLong_FromUnsignedLongLong(n);
+    if (count)
+        PyDict_SetItem(context, size, count);
+    Py_XDECREF(count);
+    Py_XDECREF(size);
+}
+
+PyDoc_STRVAR(free_blocks_doc, "free_blocks()\n--\n\n"
+                              "What could be allocated now, all of it together, in as large\n"
+                              "pieces as there are: {size: number}.");
+
+static PyObject *pool_free_blocks(struct dragon_py_pool *self, PyObject *Py_UNUSED(unused))
+{
+    PyObject *sizes = PyDict_New();
+
+    if (sizes)
+        dragon_pool_free_blocks(self->pool, add_free_blocks, sizes);
+    if (PyErr_Occurred())
+        Py_CLEAR(sizes);
+    return sizes;
+}
+
+PyDoc_STRVAR(n_block_sizes_doc, "n_block_sizes()\n--\n\nHow many sizes blocks can have.");
+
+static PyObject *pool_n_block_sizes(struct dragon_py_pool *self, PyObject *Py_UNUSED(unused))
+{
+    return PyLong_FromUnsignedLongLong(dragon_pool_n_block_sizes(self->pool));
+}
+
+PyDoc_STRVAR(uid_doc, "uid()\n--\n\nThe number that the pool was made with.");
+
+static PyObject *pool_uid(struct dragon_py_pool *self, PyObject *Py_UNUSED(unused))
+{
+    return PyLong_FromUnsignedLongLong(dragon_pool_node(self->pool));
+}
+
+PyDoc_STRVAR(has_name_doc, "has_name(name, /)\n--\n\nTrue if the file of that name is this "
+                           "pool's.");
+
+static PyObject *pool_has_name(struct dragon_py_pool *self, PyObject *args)
+{
+    const char *name;
+
+    if (!PyArg_ParseTuple(args, "s:has_name", &name))
+        return NULL;
+    return PyBool_FromLong(dragon_pool_has_name(self->pool, name));
 }
 
 static void pool_dealloc(struct dragon_py_pool *self)
 {
     PyTypeObject *type = Py_TYPE(self);
 
-    dragon_pool_close(self->pool);
+    if (self->weak_references)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    if (!self->is_nodes)
+        dragon_pool_close(self->pool);
     PyObject_Free(self);
     Py_DECREF(type);
 }
 
+static PyMemberDef pool_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(struct dragon_py_pool, weak_references), READONLY,
+     NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyMethodDef pool_methods[] = {
     {"create", (PyCFunction)pool_create, METH_VARARGS | METH_CLASS, create_doc},
     {"open", (PyCFunction)pool_open, METH_VARARGS | METH_CLASS, open_doc},
+    {"default", (PyCFunction)pool_default, METH_NOARGS | METH_CLASS, default_doc},
     {"unlink", (PyCFunction)pool_unlink, METH_VARARGS | METH_CLASS, unlink_doc},
-    {"alloc", (PyCFunction)pool_alloc, METH_O, alloc_doc},
+    {"alloc", (PyCFunction)pool_alloc, METH_VARARGS, alloc_doc},
     {"alloc_wait", (PyCFunction)pool_alloc_wait, METH_VARARGS, alloc_wait_doc},
     {"find", (PyCFunction)pool_find, METH_VARARGS, find_doc},
     {"statistics", (PyCFunction)pool_statistics, METH_NOARGS, statistics_doc},
-    {"max_blocks", (PyCFunction)pool_max_blocks, METH_NOARGS, max_blocks_doc},
+    {"blocks", (PyCFunction)pool_blocks, METH_NOARGS, blocks_doc},
+    {"free_blocks", (PyCFunction)pool_free_blocks, METH_NOARGS, free_blocks_doc},
+    {"n_block_sizes", (PyCFunction)pool_n_block_sizes, METH_NOARGS, n_block_sizes_doc},
+    {"uid", (PyCFunction)pool_uid, METH_NOARGS, uid_doc},
+    {"has_name", (PyCFunction)pool_has_name, METH_VARARGS, has_name_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -265,6 +435,7 @@ static PyType_Slot pool_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR("A pool that this process has open.")},
     {Py_tp_dealloc, pool_dealloc},
     {Py_tp_methods, pool_methods},
+    {Py_tp_members, pool_members},
     {0, NULL},
 };
 
@@ -364,6 +535,13 @@ static PyObject *allocation_place(struct allocation *self, PyObject *Py_UNUSED(u
                          (unsigned int)self->handle.generation);
 }
 
+PyDoc_STRVAR(address_doc, "address()\n--\n\nWhere the block is in this process.");
+
+static PyObject *allocation_address(struct allocation *self, PyObject *Py_UNUSED(unused))
+{
+    return require_block(self) < 0 ? NULL : PyLong_FromVoidPtr(self->address);
+}
+
 static Py_ssize_t allocation_length(struct allocation *self)
 {
     return (Py_ssize_t)self->size_bytes;
@@ -382,6 +560,7 @@ static PyMethodDef allocation_methods[] = {
     {"free", (PyCFunction)allocation_free, METH_NOARGS, free_doc},
     {"detach", (PyCFunction)allocation_detach, METH_NOARGS, detach_doc},
     {"place", (PyCFunction)allocation_place, METH_NOARGS, place_doc},
+    {"address", (PyCFunction)allocation_address, METH_NOARGS, address_doc},
     {"is_gone", (PyCFunction)allocation_is_gone, METH_NOARGS, is_gone_doc},
     {"n_views", (PyCFunction)allocation_n_views, METH_NOARGS, n_views_doc},
     {NULL, NULL, 0, NULL},

@@ -1,125 +1,111 @@
 """Pools of shared memory and blocks in them.
 
-Works under ``dragon`` and under plain ``python3``. A pool made here is a POSIX shared-memory file
-that only its user can open; it stays until ``destroy()``.
+Works under ``dragon`` and under plain ``python3``. A pool made here is unmanaged: a POSIX
+shared-memory file that only its user can open. It stays until ``destroy()``, also when the process
+that made it is killed; then ``rm /dev/shm/D<fname>M`` removes it. Under ``dragon`` the node has a
+managed pool as well, which goes with its last process (``MemoryPool.attach_default``).
+
+A process may be killed at any moment: pool and blocks stay whole, and the blocks that it had
+allocated stay allocated.
 """
 
 from __future__ import annotations
 
-import enum
-import errno
-import struct
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Any
+import random
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import _dragon
-from dragon.dtypes import DragonException
+from dragon._memory_alloc import MemoryAlloc, MemoryAllocations
+from dragon._memory_names import PoolName, file_of, find_pool, remember
+from dragon._memory_types import (
+    AllocType,
+    DragonMemoryError,
+    DragonMemoryTypeError,
+    DragonPoolAllocationNotAvailable,
+    DragonPoolAttachFail,
+    DragonPoolCreateFail,
+    DragonPoolDetachFail,
+    DragonPoolError,
+    PoolType,
+    number_of,
+)
 from dragon.rc import DragonError
-from dragon.utils import hash as hash_bytes
 from dragon.utils import host_id
+
+if TYPE_CHECKING:
+    from multiprocessing.util import Finalize
+    from types import TracebackType
 
 __all__ = [
     "DRAGON_MEMORY_DEFAULT_TIMEOUT",
+    "AllocType",
     "DragonMemoryError",
     "DragonMemoryTypeError",
     "DragonPoolAllocationNotAvailable",
     "DragonPoolAttachFail",
     "DragonPoolCreateFail",
+    "DragonPoolDetachFail",
     "DragonPoolError",
     "MemoryAlloc",
+    "MemoryAllocations",
     "MemoryPool",
+    "PoolType",
 ]
 
-_UINT64 = struct.Struct("=Q")
-_POOL = struct.Struct("=QQ")  # uid, host; then the name
-_BLOCK = struct.Struct("=QQQQQ")  # generation, offset, bytes of the block, first, size
-
-DRAGON_MEMORY_DEFAULT_TIMEOUT = 300
+DRAGON_MEMORY_DEFAULT_TIMEOUT = 300  # seconds
 
 _DEFAULT_MIN_BLOCK_BYTES = 32
 _MIN_BLOCKS = 5  # a pool for fewer of them is a mistake
+_FIRST_LOCAL_UID = 2**59  # of make_process_local; the next 2**58 are drawn from
 
-
-class DragonMemoryError(DragonException):
-    """An operation on pool memory failed.
-
-    Args:
-        lib_err: number of the error, of ``dragon.rc.DragonError``.
-        msg: what happened.
-    """
-
-    lib_err: int
-
-    def __init__(self, lib_err: int, msg: str) -> None:
-        super().__init__(msg, lib_err)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.lib_err, self.msg)
-
-
-class DragonMemoryTypeError(DragonMemoryError, TypeError):
-    """What was given describes no block that exists."""
-
-
-class DragonPoolError(DragonMemoryError):
-    """An operation on a pool failed."""
-
-    class Errors(enum.IntEnum):
-        """Kinds of failure."""
-
-        SUCCESS = 0
-        FAIL = 1
-        CREATE_FAIL = 2
-        ATTACH_FAIL = 3
-
-
-class DragonPoolCreateFail(DragonPoolError):
-    """A pool could not be created."""
-
-
-class DragonPoolAttachFail(DragonPoolError):
-    """A pool could not be attached to."""
-
-
-class DragonPoolAllocationNotAvailable(DragonPoolError):
-    """The pool has no block of that size now."""
+# All objects of this process, by their identity, for finding numbers that are used.
+_objects: WeakValueDictionary[int, MemoryPool] = WeakValueDictionary()
 
 
 class MemoryPool:
     """Shared memory of a fixed size, from which any process of this user takes blocks.
 
     Usable from any thread and any process that has it, by pickle or by ``serialize()`` and
-    ``attach()``. As a context manager it is destroyed at the end if this object created it.
+    ``attach()``. Each object of a pool is detached from on its own; a process maps a pool once,
+    however many objects it has. As a context manager it is destroyed at the end if this object
+    created it, and detached from otherwise.
+
+    A pool of another machine can be attached to, described and detached from; everything else
+    raises DragonPoolError.
 
     Args:
-        size: bytes; rounded up to what the heap divides memory into.
+        size: bytes; rounded up to whole chunks of 4 KiB, from 1 MiB on of 64 KiB. The system gives
+            memory when blocks are allocated, not before.
         fname: name of the pool, without "/".
-        uid: number of the pool, 0 <= uid < 2**64.
+        uid: number of the pool, 0 <= uid < 2**64; not used twice at a time by a process.
         pre_alloc_blocks: numbers of blocks by size; a hint, which this heap does not need.
-        min_block_size: bytes that the smallest block takes up; None: what the heap likes.
+        min_block_size: bytes that the smallest block takes up; None: 64.
         max_allocations: more blocks than these are refused, however small; None: no limit.
         gpu_memory: must be False.
         numa_node: must be negative.
 
     Raises:
-        DragonPoolCreateFail: the name is taken or bad, the size too small, or there is no memory.
+        DragonPoolCreateFail: name or number is used or bad, the size too small, or there is no
+            memory.
         TypeError, OverflowError: size, uid or another number is no such number.
         RuntimeError: pre_alloc_blocks is no list of numbers.
         NotImplementedError: gpu_memory or numa_node is asked for.
     """
 
     _pool: _dragon.Pool | None = None
-    _name: str = ""
-    _uid: int = 0
+    _name: PoolName = PoolName(0, 0)
     _is_creator: bool = False
+    _is_remote: bool = False
+    _serialized: bytes | None = None
+    _at_exit: Finalize | None = None
 
     def __init__(
         self,
         size: int,
         fname: str,
         uid: int,
-        pre_alloc_blocks: Sequence[int] | None = None,
+        pre_alloc_blocks: list[int] | None = None,
         min_block_size: int | None = None,
         max_allocations: int | None = None,
         gpu_memory: bool = False,
@@ -138,16 +124,29 @@ class MemoryPool:
         if size < _MIN_BLOCKS * smallest:
             text = f"cannot create pool {fname!r}: {size} bytes are less than {_MIN_BLOCKS} blocks"
             raise DragonPoolCreateFail(DragonError.INVALID_ARGUMENT, text)
+        if _is_used(uid):
+            text = f"cannot create pool {fname!r}: this process has a pool of number {uid}"
+            raise DragonPoolCreateFail(DragonError.INVALID_ARGUMENT, text)
         try:
-            self._pool = _dragon.Pool.create(
-                _file(fname), size, uid, min_block_size or 0, max_allocations or 0
+            pool = _dragon.Pool.create(
+                file_of(fname), size, uid, min_block_size or 0, max_allocations or 0
             )
         except (OSError, MemoryError, ValueError) as error:
             text = f"cannot create pool {fname!r}: {error}"
-            raise DragonPoolCreateFail(_number(error), text) from error
-        self._name = fname
-        self._uid = uid
+            raise DragonPoolCreateFail(number_of(error), text) from error
+        self._set(PoolName(uid, host_id(), name=fname), pool)
         self._is_creator = True
+        remember(self._name, pool)
+
+    def _set(self, name: PoolName, pool: _dragon.Pool | None) -> None:
+        self._name = name
+        self._pool = pool
+        self._is_remote = pool is None
+        self._is_creator = False
+        self._serialized = name.pack()
+        _objects[id(self)] = self
+
+    # ---- other ways to get one ----
 
     @classmethod
     def empty_pool(cls) -> MemoryPool:
@@ -158,115 +157,166 @@ class MemoryPool:
     def serialized_uid_fname(cls, pool_ser: bytes) -> tuple[int, str]:
         """Number and file name of a described pool, without attaching to it.
 
+        The file name is empty for the default pool of a node, which has no file.
+
         Raises:
             ValueError: pool_ser is empty.
             DragonPoolAttachFail: it describes no pool.
         """
-        if not pool_ser:
-            raise ValueError("pool_ser is empty")
-        name, uid, _host = cls._parse(pool_ser)
-        return uid, f"/D{name}M"
+        name = PoolName.parse(pool_ser)
+        return name.uid, file_of(name.name) if name.name else ""
 
     @classmethod
-    def attach(cls, pool_ser: bytes) -> MemoryPool:
+    def attach(
+        cls, pool_ser: bytes, *, existing_memory_pool: MemoryPool | None = None
+    ) -> MemoryPool:
         """Use the pool that ``serialize()`` described, made by any process of this user.
 
+        A pool of another machine, or of another number than the pool that has its name here, is
+        attached to as non-local. Does not wait.
+
+        Args:
+            pool_ser: the description.
+            existing_memory_pool: the object to use for it, such as one of ``empty_pool()``; None:
+                a new one.
+
         Raises:
-            ValueError: pool_ser is empty.
+            ValueError: pool_ser is empty, or existing_memory_pool has a pool.
             DragonPoolAttachFail: it describes no pool that exists.
         """
-        if not pool_ser:
-            raise ValueError("pool_ser is empty")
-        name, uid, host = cls._parse(pool_ser)
-        if host != host_id():
-            text = f"pool {name!r} is on another machine"
-            raise DragonPoolAttachFail(DragonError.MEMORY_OPERATION_ATTEMPT_ON_NONLOCAL_POOL, text)
-        self = cls.__new__(cls)
-        try:
-            self._pool = _dragon.Pool.open(_file(name), uid)
-        except (OSError, MemoryError, ValueError) as error:
-            text = f"cannot attach to pool {name!r}: {error}"
-            raise DragonPoolAttachFail(_number(error), text) from error
-        self._name = name
-        self._uid = uid
-        self._is_creator = False
+        self = cls.empty_pool() if existing_memory_pool is None else existing_memory_pool
+        if self._is_usable():
+            raise ValueError(f"existing_memory_pool has {self._name}")
+        name = PoolName.parse(pool_ser)
+        self._set(name, find_pool(name))
         return self
 
-    @staticmethod
-    def _parse(pool_ser: bytes) -> tuple[str, int, int]:
+    @classmethod
+    def attach_default(cls) -> MemoryPool:
+        """Use the default pool of the node that this process belongs to.
+
+        It has no file and goes with the node; other processes of the node, and only they, can
+        attach to it. Waits until the node is open.
+
+        Raises:
+            DragonPoolAttachFail: the process has no dragon runtime.
+        """
         try:
-            uid, host = _POOL.unpack_from(pool_ser)
-            return bytes(pool_ser[_POOL.size :]).decode(), uid, host
-        except (struct.error, UnicodeDecodeError) as error:
-            text = f"these bytes describe no pool: {error}"
-            raise DragonPoolAttachFail(DragonError.INVALID_ARGUMENT, text) from error
+            pool = _dragon.Pool.default()
+        except RuntimeError as error:
+            raise DragonPoolAttachFail(DragonError.NOT_FOUND, str(error)) from error
+        self = cls.empty_pool()
+        self._set(PoolName(pool.uid(), host_id(), node=pool.uid()), pool)
+        return self
 
-    def serialize(self) -> bytes:
-        """A description of the pool for ``attach()``, in any process of this machine."""
-        self._require()
-        return _POOL.pack(self._uid, host_id()) + self._name.encode()
+    @classmethod
+    def make_process_local(
+        cls,
+        name: str,
+        size: int,
+        min_block_size: int | None = None,
+        pre_allocs: list[int] | None = None,
+        timeout: float | None = None,
+        gpu_memory: bool = False,
+    ) -> MemoryPool:
+        """A pool that is destroyed when this process ends, unless it is killed.
 
-    def alloc(self, size: int) -> MemoryAlloc:
+        Others can attach to it until then. Works without a runtime, too. Does not wait.
+
+        Args:
+            name: as fname of ``MemoryPool``.
+            size: bytes.
+            min_block_size: as of ``MemoryPool``.
+            pre_allocs: as pre_alloc_blocks of ``MemoryPool``.
+            timeout: seconds, at least 0; nothing here takes long.
+            gpu_memory: must be False.
+
+        Raises:
+            ValueError: timeout is negative or no number.
+            As ``MemoryPool``.
+        """
+        from multiprocessing.util import Finalize  # begins to open the node
+
+        _check_timeout(timeout)
+        uid = _FIRST_LOCAL_UID + random.SystemRandom().getrandbits(58)
+        self = cls(size, name, uid, pre_allocs, min_block_size, gpu_memory=gpu_memory)
+        # Priority -1: after the children that multiprocessing waits for.
+        self._at_exit = Finalize(None, _remove, (self._require(), file_of(name)), exitpriority=-1)
+        return self
+
+    # ---- blocks ----
+
+    def alloc(self, size: int, alloc_type: AllocType | None = None) -> MemoryAlloc:
         """A block of size bytes, contents undefined. Does not wait.
 
-        The block stays until somebody frees it: it can outlive the object and the process.
+        The block stays until somebody frees it: it can outlive the object and the process. A block
+        of 0 bytes takes up nothing.
+
+        Args:
+            size: bytes.
+            alloc_type: what ``get_allocations`` is to say of it; None: DATA.
 
         Raises:
             DragonPoolAllocationNotAvailable: there is no such room now.
-            DragonPoolError: max_allocations is reached, or the pool is gone.
+            DragonPoolError: max_allocations is reached, or the pool is gone or not local.
+            DragonMemoryError: alloc_type is no AllocType.
             TypeError, RuntimeError: size is no number of bytes.
         """
         if not isinstance(size, int):
             raise TypeError(f"size must be int, not {type(size).__name__}")
         if size < 0:
             raise RuntimeError(f"size must be at least 0, not {size}")
+        label = _label(alloc_type)
         pool = self._require()
-        self._check_limit(pool)
+        if size == 0:
+            return MemoryAlloc(self, None, 0, 0)
         try:
-            return MemoryAlloc(self, pool.alloc(size), 0, size)
+            return MemoryAlloc(self, pool.alloc(size, label), 0, size)
         except (MemoryError, OverflowError) as error:
             raise self._no_room(pool, size, error) from error
 
-    def _check_limit(self, pool: _dragon.Pool) -> None:
-        limit = pool.max_blocks()
-        if limit and pool.statistics()[3] >= limit:
-            text = f"pool {self._name!r} has its {limit} allocations"
-            raise DragonPoolError(DragonError.MEMORY_POOL_FULL, text)
-
     def _no_room(self, pool: _dragon.Pool, size: int, error: Exception) -> DragonPoolError:
-        text = f"pool {self._name!r}: {error}"
+        numbers = pool.statistics()
+        if 0 < numbers["max_blocks"] <= numbers["n_blocks"]:
+            text = f"{self._name} has its {numbers['max_blocks']} allocations"
+            return DragonPoolError(DragonError.MEMORY_POOL_FULL, text)
+        text = f"{self._name}: {error}"
         if isinstance(error, OverflowError):
-            text = f"pool {self._name!r}: {size} bytes are more than its {pool.statistics()[0]}"
+            text = f"{self._name}: {size} bytes are more than its {numbers['size_bytes']}"
         code = DragonError.DYNHEAP_REQUESTED_SIZE_NOT_AVAILABLE
         return DragonPoolAllocationNotAvailable(code, text)
 
-    def alloc_blocking(self, size: int, timeout: float | None = None) -> MemoryAlloc:
+    def alloc_blocking(
+        self, size: int, timeout: float | None = None, alloc_type: AllocType | None = None
+    ) -> MemoryAlloc:
         """A block of size bytes, contents undefined; waits until there is room.
 
         Args:
             size: bytes, at least 1.
             timeout: seconds, at least 0; None: for ever.
+            alloc_type: what ``get_allocations`` is to say of it; None: DATA.
 
         Raises:
             TimeoutError: there was no room in time.
             DragonPoolError: timeout is 0 and there is no room now; no wait can make room for
-                this size; max_allocations is reached; the pool is gone.
+                this size; max_allocations is reached; the pool is gone or not local.
+            DragonMemoryError: alloc_type is no AllocType.
             TypeError, RuntimeError, ValueError: size or timeout is no such number.
         """
         if isinstance(size, int) and size < 1:
             raise RuntimeError(f"size must be at least 1, not {size}")
         if _check_timeout(timeout) == 0:
-            return self.alloc(size)
+            return self.alloc(size, alloc_type)
         if not isinstance(size, int):
             raise TypeError(f"size must be int, not {type(size).__name__}")
+        label = _label(alloc_type)
         pool = self._require()
-        self._check_limit(pool)
         try:
-            block = pool.alloc_wait(size, timeout)
+            block = pool.alloc_wait(size, timeout, label)
         except (MemoryError, OverflowError) as error:
             raise self._no_room(pool, size, error) from error
         if block is None:
-            raise TimeoutError(f"pool {self._name!r}: no {size} bytes in {timeout} s")
+            raise TimeoutError(f"{self._name}: no {size} bytes in {timeout} s")
         return MemoryAlloc(self, block, 0, size)
 
     def alloc_from_bytes(self, source: bytes) -> MemoryAlloc:
@@ -285,17 +335,18 @@ class MemoryPool:
         """The block that has this ``id``.
 
         Raises:
-            DragonPoolError: there is none (any more).
+            DragonPoolError: there is none (any more), or the pool is gone or not local.
         """
+        pool = self._require()
         try:
-            block = self._require().find(id >> 32, id & 0xFFFFFFFF)
+            block = pool.find(id >> 32, id & 0xFFFFFFFF)
         except (OSError, OverflowError, TypeError) as error:
-            text = f"pool {self._name!r} has no allocation {id}"
+            text = f"{self._name} has no allocation {id}"
             raise DragonPoolError(DragonError.NOT_FOUND, text) from error
         return MemoryAlloc(self, block, 0, len(block), is_attached=True)
 
     def allocation_exists(self, id: int) -> bool:
-        """True if a block has this ``id``."""
+        """True if a block has this ``id``. DragonPoolError: the pool is gone or not local."""
         self._require()
         try:
             self.alloc_from_id(id).detach()
@@ -303,66 +354,192 @@ class MemoryPool:
             return False
         return True
 
+    def get_allocations(self, alloc_type: AllocType | None = None) -> MemoryAllocations:
+        """The blocks that there are now, all or those of one type, as they lie in memory.
+
+        Exact for blocks that are there all the time. Costs a look at each block.
+
+        Raises:
+            DragonPoolError: the pool is gone or not local.
+            DragonMemoryError: alloc_type is no AllocType.
+        """
+        wanted = set(AllocType) if alloc_type is None else {_label(alloc_type)}
+        return MemoryAllocations(
+            [
+                (offset << 32 | generation, AllocType(label))
+                for offset, generation, label in self._require().blocks()
+                if label in wanted
+            ]
+        )
+
+    # ---- lifetime ----
+
+    def serialize(self) -> bytes:
+        """A description of the pool for ``attach()``, in any process of this user and machine.
+
+        Raises:
+            DragonPoolError: the pool was destroyed or detached here, and not described for later.
+        """
+        if self._serialized is None:
+            raise self._gone()
+        return self._serialized
+
+    def _words(self) -> bytes:
+        """The description, also of a pool that is gone."""
+        return self._name.pack()
+
     def destroy(self) -> None:
         """Remove the pool. Processes that have it open keep its memory until they end.
 
         Raises:
-            DragonPoolError: it is gone already.
+            DragonPoolError: it is gone already, not local, or was not created by this object.
         """
-        self._require()
-        self._pool = None
-        try:
-            _dragon.Pool.unlink(_file(self._name))
-        except OSError as error:
-            text = f"cannot destroy pool {self._name!r}: {error}"
-            raise DragonPoolError(_number(error), text) from error
+        pool = self._require()
+        if not self._is_creator:
+            text = f"{self._name} was not created by this object"
+            raise DragonPoolError(DragonError.DYNHEAP_DESTROY_BY_NON_OWNER, text)
+        self._end()
+        if self._at_exit is not None:
+            self._at_exit.cancel()
+        if not _remove(pool, file_of(self._name.name)):
+            text = f"cannot destroy {self._name}: somebody removed its file"
+            raise DragonPoolError(DragonError.NOT_FOUND, text)
 
-    def detach(self) -> None:
-        """Stop using the pool in this process. Others keep it."""
-        self._require()
+    def detach(self, serialize: bool = False) -> None:
+        """Stop using the pool through this object. Others keep it, and so do blocks and views.
+
+        Args:
+            serialize: keep a description, so that ``serialize()`` still works.
+
+        Raises:
+            DragonPoolDetachFail: it was destroyed or detached here before.
+        """
+        if not self._is_usable():
+            raise DragonPoolDetachFail(DragonError.INVALID_STATE, self._gone().msg)
+        kept = self._serialized if serialize else None
+        self._end()
+        self._serialized = kept
+
+    def _end(self) -> None:
         self._pool = None
+        self._is_remote = False
+        self._serialized = None
+
+    def register(self, timeout: float | None = None) -> None:
+        """Hand the pool over to the runtime, to be destroyed with it. Not possible here.
+
+        Raises:
+            DragonPoolError: always: nodes keep no list of unmanaged pools. A pool that goes with
+                the node is its default pool; one that goes with the process,
+                ``make_process_local``.
+            ValueError: timeout is negative or no number.
+        """
+        self._cannot_register(timeout)
+
+    def deregister(self, timeout: float | None = None) -> None:
+        """Take the pool back from the runtime. Not possible, as ``register`` is not.
+
+        Raises:
+            As ``register``.
+        """
+        self._cannot_register(timeout)
+
+    def _cannot_register(self, timeout: float | None) -> None:
+        _check_timeout(timeout)
+        self._require()
+        text = f"{self._name}: nodes keep no list of unmanaged pools, whose lifetime they would end"
+        raise DragonPoolError(DragonError.NOT_IMPLEMENTED, text)
+
+    def process_local_register_with_gpu(self) -> None:
+        """Make the memory known to a GPU. NotImplementedError: it needs the GPU's library."""
+        raise NotImplementedError("registering memory with a GPU needs the GPU's runtime library")
+
+    def process_local_unregister_with_gpu(self) -> None:
+        """Undo that. NotImplementedError: it needs the GPU's library."""
+        raise NotImplementedError("registering memory with a GPU needs the GPU's runtime library")
+
+    def _is_usable(self) -> bool:
+        return self._pool is not None or self._is_remote
+
+    def _gone(self) -> DragonPoolError:
+        text = f"{self._name} was destroyed or detached here"
+        return DragonPoolError(DragonError.INVALID_STATE, text)
 
     def _require(self) -> _dragon.Pool:
-        if self._pool is None:
-            text = f"pool {self._name!r} was destroyed or detached here"
-            raise DragonPoolError(DragonError.INVALID_STATE, text)
-        return self._pool
+        if self._pool is not None:
+            return self._pool
+        if not self._is_remote:
+            raise self._gone()
+        text = f"{self._name} is not on this machine, or not the pool that was described"
+        raise DragonPoolError(DragonError.MEMORY_OPERATION_ATTEMPT_ON_NONLOCAL_POOL, text)
+
+    # ---- facts. Those that count blocks look at each of them ----
 
     @property
     def muid(self) -> int:
-        """The pool's number."""
-        return self._uid
+        """The pool's number. The default pool of a node has the node's."""
+        return self._name.uid
+
+    @property
+    def rt_uid(self) -> int:
+        """Number of the node whose default pool this is; 0: it is unmanaged and of no node."""
+        return self._name.node
+
+    @property
+    def is_local(self) -> bool:
+        """True unless the pool is another machine's."""
+        return not self._is_remote
 
     @property
     def size(self) -> int:
-        """Bytes that blocks can take up."""
-        return self._require().statistics()[0]
+        """Bytes that blocks can take up: what was asked for, rounded up to whole chunks."""
+        return self._require().statistics()["size_bytes"]
 
     @property
     def free_space(self) -> int:
         """Bytes that no block takes up; exact at this moment."""
-        return self._require().statistics()[2]
+        return self._require().statistics()["free_bytes"]
 
     @property
     def utilization(self) -> float:
         """Percent of ``size`` that blocks take up, 0 to 100."""
-        size, _committed, free, _n_blocks = self._require().statistics()
-        return 100.0 * (size - free) / size
+        numbers = self._require().statistics()
+        return 100.0 * (numbers["size_bytes"] - numbers["free_bytes"]) / numbers["size_bytes"]
 
     @property
     def current_allocations(self) -> int:
         """Number of blocks; exact at this moment."""
-        return self._require().statistics()[3]
+        return self._require().statistics()["n_blocks"]
 
     @property
-    def max_allocations(self) -> int | None:
-        """The most blocks that there may be; None: no limit."""
-        return self._require().max_blocks() or None
+    def max_allocations(self) -> int:
+        """The most blocks that there may be; without a limit, the smallest that fit in."""
+        numbers = self._require().statistics()
+        return numbers["max_blocks"] or numbers["n_smallest"]
 
     @property
-    def is_local(self) -> bool:
-        """True: the pool is on this machine."""
-        return True
+    def max_used_allocations(self) -> int | None:
+        """The most blocks that there have been at one time; None: not counted.
+
+        The default pool of a node does not count: its processes allocate without a lock.
+        """
+        numbers = self._require().statistics()
+        return numbers["most_blocks"] if self._name.name else None
+
+    @property
+    def num_block_sizes(self) -> int:
+        """How many sizes blocks can have: those of small ones, and all numbers of chunks."""
+        return self._require().n_block_sizes()
+
+    @property
+    def free_blocks(self) -> dict[int, int]:
+        """What could be allocated now, in as large pieces as there are: numbers by size.
+
+        Small blocks that lie beside live ones in their chunk, and stretches of memory without a
+        live block, each of which would serve for one block or be divided. All of it together fits;
+        it is less than ``free_space`` where the end of a chunk is too short for a block.
+        """
+        return self._require().free_blocks()
 
     def __enter__(self) -> MemoryPool:
         return self
@@ -373,202 +550,47 @@ class MemoryPool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._pool is not None:
-            if self._is_creator:
-                self.destroy()
-            else:
-                self.detach()
+        if not self._is_usable():
+            return
+        if self._is_creator:
+            self.destroy()
+        else:
+            self.detach()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MemoryPool.attach, (self.serialize(),)
 
 
-class MemoryAlloc:
-    """A block of a pool, or a part of one. Made by ``MemoryPool.alloc`` and ``MemoryAlloc.attach``.
+def _is_used(uid: int) -> bool:
+    """True if an object of this process has a pool of that number, and nobody destroyed it."""
+    for reference in _objects.valuerefs():  # a copy: other threads add to it meanwhile
+        other = reference()
+        if other is None or other.muid != uid:
+            continue
+        pool, name = other._pool, other._name.name
+        if pool is not None and (not name or pool.has_name(file_of(name))):
+            return True
+    return False
 
-    Nothing frees the block but ``free()``: it may be shared with others. Two are equal if their
-    bytes are.
-    """
 
-    def __init__(
-        self,
-        pool: MemoryPool,
-        block: _dragon.Allocation,
-        first: int,
-        size: int,
-        is_attached: bool = False,
-    ) -> None:
-        self._pool = pool
-        self._block = block
-        self._first = first
-        self._size = size
-        self._is_attached = is_attached
-        self._is_detached = False
+def _remove(pool: _dragon.Pool, file: str) -> bool:
+    """Remove a pool's file. False: it is gone, or another's by now."""
+    try:
+        is_there = pool.has_name(file)
+        if is_there:
+            _dragon.Pool.unlink(file)
+    except FileNotFoundError:  # somebody was faster
+        return False
+    return is_there
 
-    @classmethod
-    def attach(cls, ser: bytes) -> MemoryAlloc:
-        """Use the block that ``serialize()`` described.
 
-        Raises:
-            DragonMemoryTypeError: it describes no block that exists.
-            TypeError: ser is not bytes-like.
-        """
-        data = bytes(memoryview(ser))
-        length = len(data) - _UINT64.size - _BLOCK.size
-        if length <= 0 or _UINT64.unpack_from(data)[0] != length:
-            raise _no_block()
-        generation, offset, n_bytes, first, size = _BLOCK.unpack_from(data, _UINT64.size + length)
-        if generation >= 2**32 or first + size > n_bytes:
-            raise _no_block()
-        try:
-            pool = MemoryPool.attach(data[_UINT64.size : _UINT64.size + length])
-            block = pool._require().find(offset, generation)
-        except (OSError, DragonPoolError) as error:
-            text = f"cannot attach to the block: {error}"
-            raise DragonMemoryTypeError(_number(error), text) from error
-        if len(block) != n_bytes:
-            raise _no_block()
-        return cls(pool, block, first, size, is_attached=True)
-
-    def serialize(self) -> bytes:
-        """A description of the block for ``attach()``, in any process of this machine."""
-        offset, generation = self._block.place()
-        pool = self._pool.serialize()
-        place = _BLOCK.pack(generation, offset, len(self._block), self._first, self._size)
-        return _UINT64.pack(len(pool)) + pool + place
-
-    def get_memview(self) -> memoryview:
-        """The block's memory: writable, ``size`` bytes. It stays valid as long as the view exists.
-
-        Raises:
-            DragonMemoryError: the block was freed or detached here.
-        """
-        view = memoryview(self._require())
-        return view[self._first : self._first + self._size]
-
-    def free(self) -> None:
-        """Give the block back to the pool; while views of it exist here, with the last of them.
-
-        Raises:
-            DragonMemoryError: it was freed or detached before.
-        """
-        try:
-            self._require().free()
-        except OSError as error:
-            raise DragonMemoryError(_number(error), str(error)) from error
-
-    def detach(self) -> None:
-        """Forget the block here without freeing it.
-
-        Raises:
-            DragonMemoryError: it was freed or detached before.
-            RuntimeError: it was allocated here: nobody else may know of it.
-        """
-        self._require()
-        if not self._is_attached:
-            raise RuntimeError("cannot detach from memory not attached to")
-        self._is_detached = True
-
-    def clone(self, offset: int = 0, length: int | None = None) -> MemoryAlloc:
-        """Another object for the same block, or for a part of it.
-
-        Args:
-            offset: the first byte, counted in this object.
-            length: bytes; None: all from there on.
-
-        Raises:
-            TypeError, RuntimeError: they name no part of the block.
-        """
-        first, last = self._part(offset, None if length is None else offset + length)
-        return MemoryAlloc(
-            self._pool, self._block, self._first + first, last - first, is_attached=True
-        )
-
-    def copy(self, pool: MemoryPool, timeout: float | None = None) -> MemoryAlloc:
-        """A copy of the bytes in another pool, or in the same; waits for room there.
-
-        Raises:
-            TimeoutError: there was no room in time.
-            DragonMemoryError: the block was freed, or no wait can make room.
-        """
-        with self.get_memview() as source:
-            block = pool.alloc_blocking(self._size, timeout) if self._size else pool.alloc(0)
-            with block.get_memview() as target:
-                target[:] = source
-        return block
-
-    def clear(self, start: int = 0, stop: int | None = None) -> None:
-        """Set the bytes from start to before stop to zero; None: to the end.
-
-        Raises:
-            TypeError, RuntimeError: they name no part of the block.
-            DragonMemoryError: the block was freed.
-        """
-        first, last = self._part(start, stop)
-        with self.get_memview() as view:
-            view[first:last] = bytes(last - first)
-
-    def is_the_same_as(self, other: MemoryAlloc) -> bool:
-        """True if both are objects for the same block.
-
-        Raises:
-            DragonMemoryError: other is no MemoryAlloc.
-        """
-        if not isinstance(other, MemoryAlloc):
-            text = f"not a MemoryAlloc but {type(other).__name__}"
-            raise DragonMemoryError(DragonError.INVALID_ARGUMENT, text)
-        return (self._pool.muid, self.id) == (other._pool.muid, other.id)
-
-    def _require(self) -> _dragon.Allocation:
-        if self._is_detached or self._block.is_gone():
-            text = "MemoryAlloc: the block was freed or detached"
-            raise DragonMemoryError(DragonError.INVALID_STATE, text)
-        return self._block
-
-    def _can_be_given(self) -> bool:
-        """True if nobody here would still look at the memory after it is somebody else's."""
-        return not self._is_detached and self._first == 0 and self._block.n_views() == 0
-
-    def _given(self) -> None:
-        """The block is somebody else's now."""
-        self._block.detach()
-
-    def _part(self, start: int, stop: int | None) -> tuple[int, int]:
-        end = self._size if stop is None else stop
-        if not isinstance(start, int) or not isinstance(end, int):
-            raise TypeError("the limits of a part must be int")
-        if not 0 <= start <= end <= self._size:
-            raise RuntimeError(f"bytes {start} to {end} are no part of {self._size}")
-        return start, end
-
-    @property
-    def size(self) -> int:
-        """Bytes, as asked for."""
-        return self._size
-
-    @property
-    def id(self) -> int:
-        """Number of the block, below 2**96; no other block of the pool has or had it."""
-        offset, generation = self._block.place()
-        return offset << 32 | generation
-
-    @property
-    def pool(self) -> MemoryPool:
-        """The pool it is in."""
-        return self._pool
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, MemoryAlloc):
-            return NotImplemented
-        with self.get_memview() as mine, other.get_memview() as theirs:
-            return mine == theirs
-
-    def __hash__(self) -> int:
-        with self.get_memview() as view:
-            return hash_bytes(bytes(view))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return MemoryAlloc.attach, (self.serialize(),)
+def _label(alloc_type: AllocType | None) -> int:
+    if alloc_type is None:
+        return AllocType.DATA
+    if not isinstance(alloc_type, AllocType):
+        text = f"alloc_type must be an AllocType, not {alloc_type!r}"
+        raise DragonMemoryError(DragonError.INVALID_ARGUMENT, text)
+    return alloc_type
 
 
 def _check_number(name: str, number: int) -> None:
@@ -578,7 +600,7 @@ def _check_number(name: str, number: int) -> None:
         raise OverflowError(f"{name} must be at least 0 and below 2**64, not {number}")
 
 
-def _check_blocks(pre_alloc_blocks: Sequence[int] | None) -> None:
+def _check_blocks(pre_alloc_blocks: list[int] | None) -> None:
     if pre_alloc_blocks is None:
         return
     if not isinstance(pre_alloc_blocks, list) or not all(
@@ -600,28 +622,3 @@ def _check_timeout(timeout: float | None) -> float:
     if not isinstance(timeout, int | float) or not timeout >= 0:
         raise ValueError(f"timeout must be None or at least 0, not {timeout!r}")
     return timeout
-
-
-def _no_block() -> DragonMemoryTypeError:
-    return DragonMemoryTypeError(DragonError.INVALID_ARGUMENT, "these bytes describe no block")
-
-
-def _file(name: str) -> str:
-    if not name or "/" in name or "\0" in name:
-        raise ValueError(f"{name!r} is no name of a pool")
-    return f"/D{name}M"
-
-
-def _number(error: BaseException) -> int:
-    """The error number that says best what an exception of the runtime means."""
-    if isinstance(error, DragonMemoryError):
-        return error.lib_err
-    if isinstance(error, MemoryError):
-        return DragonError.INTERNAL_MALLOC_FAIL
-    if isinstance(error, _dragon.StaleHandle | FileNotFoundError):
-        return DragonError.NOT_FOUND
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return DragonError.MEMORY_FILENAME_ERROR
-    if isinstance(error, OSError):
-        return DragonError.MEMORY_ERRNO
-    return DragonError.INVALID_ARGUMENT

@@ -515,6 +515,24 @@ Test(pool, sizes_of_blocks_are_those_of_small_ones_and_whole_chunks)
     cr_assert_eq(n_block_sizes(32768, 32768), 1);
 }
 
+Test(pool, as_many_smallest_blocks_fit_as_it_says)
+{
+    uint64_t least_bytes[] = {0, 100, 3000, 5000};
+
+    for (int i = 0; i < 4; i++) {
+        struct dragon_pool_options options = {32768, NODE, 1, least_bytes[i], 0, false};
+        struct dragon_handle handle;
+        struct dragon_pool *other;
+        uint64_t n = 0;
+
+        cr_assert_eq(dragon_pool_make_managed(&options, &other), 0);
+        while (dragon_pool_alloc(other, 1, HOLDER, &handle) == 0)
+            n++;
+        cr_assert_eq(n, statistics_of(other).n_smallest);
+        dragon_pool_close(other);
+    }
+}
+
 Test(pool, a_walk_sees_each_live_block_once)
 {
     struct dragon_handle handles[300], found;
