@@ -8,7 +8,7 @@
  *   struct dragon_heap_header            one page, with the owner's root at its end
  *   struct dragon_heap_chunk [n_chunks]  the table of chunks, a line each
  *   words                                for each chunk an area of chunk_bytes / 8
- *   chunks of 64 KiB, or of 4 KiB in a heap of less than 1 MiB
+ *   chunks of 64 KiB, or of 4 KiB in a small heap
  *
  * A chunk is free, or holds small blocks of one class, or belongs to a run of
  * chunks that is one large block. Each block has a word in the area of its

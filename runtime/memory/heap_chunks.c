@@ -607,6 +607,11 @@ void dragon_heap_keep_run_locked(struct dragon_heap *heap, uint32_t first)
     /* Somebody who looked for room may have been faster. */
     if (!is_run(heap, first) || !is_empty(heap, first))
         return;
+    if (heap->chunk_bytes == DRAGON_HEAP_SHORT_CHUNK_BYTES) {
+        /* Where room is scarce it is taken from the front, so that it stays in one piece. */
+        dragon_heap_close_chunk_locked(heap, first);
+        return;
+    }
     for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS; i++)
         if (runs[i].n_chunks && runs[i].first == first)
             return;

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define NAME_MAX_BYTES 255
+#define COUNTED_SHORT_BELOW_BYTES (UINT64_C(64) << 20)
 #define LARGEST_POOL_BYTES (UINT64_C(1) << 46) /* chunk numbers are 32 bits, addresses 47 */
 
 struct dragon_pool {
@@ -30,17 +31,27 @@ static int check_size(uint64_t size_bytes)
     return size_bytes <= LARGEST_POOL_BYTES ? 0 : dragon_error_origin(-ENOMEM);
 }
 
+/* Short chunks waste less on the many sizes of blocks of a program, and cost
+ * those nothing who take the lock anyway. */
+static uint64_t chunk_bytes(const struct dragon_pool_options *options)
+{
+    bool is_counted = options->is_counted || options->max_blocks != 0;
+
+    if (is_counted && options->size_bytes < COUNTED_SHORT_BELOW_BYTES)
+        return DRAGON_HEAP_SHORT_CHUNK_BYTES;
+    return dragon_heap_chunk_bytes(options->size_bytes);
+}
+
 static uint64_t segment_bytes(const struct dragon_pool_options *options)
 {
-    return dragon_heap_segment_bytes(options->size_bytes,
-                                     dragon_heap_chunk_bytes(options->size_bytes));
+    return dragon_heap_segment_bytes(options->size_bytes, chunk_bytes(options));
 }
 
 static int finish_make(struct dragon_pool *pool, const struct dragon_pool_options *options,
                        struct dragon_pool **pool_out)
 {
     struct dragon_heap_options heap_options = {
-        .chunk_bytes = dragon_heap_chunk_bytes(options->size_bytes),
+        .chunk_bytes = chunk_bytes(options),
         .node = options->node,
         .number = options->number,
         .min_block_bytes = options->min_block_bytes,

@@ -48,14 +48,15 @@ struct dragon_pool_options {
     uint32_t number;          /* and so does this */
     uint64_t min_block_bytes; /* no block occupies less; at least 64 */
     uint64_t max_blocks;      /* allocated at one time; 0: as many as fit */
-    bool is_counted;          /* keep most_blocks: each allocation and release takes a lock */
+    bool is_counted;          /* keep most_blocks: each allocation and release takes a lock; so with
+                                 max_blocks */
 };
 
 /* ---- lifetime ---- */
 
 /* A pool without a name that may grow to options->size_bytes, which is rounded
- * up to 64 KiB, or to 4 KiB if it is below 1 MiB. -EINVAL: a size of 0, or
- * smallest blocks larger than that. -ENOMEM: no such size fits. */
+ * up to 64 KiB, or to 4 KiB if it is below 1 MiB, or counted and below 64 MiB. -EINVAL: a size of
+ * 0, or smallest blocks larger than that. -ENOMEM: no such size fits. */
 int dragon_pool_make_managed(const struct dragon_pool_options *options,
                              struct dragon_pool **pool_out);
 

@@ -75,8 +75,8 @@ class MemoryPool:
     raises DragonPoolError.
 
     Args:
-        size: bytes; rounded up to whole chunks of 4 KiB, from 1 MiB on of 64 KiB. The system gives
-            memory when blocks are allocated, not before.
+        size: bytes; rounded up to whole chunks of 4 KiB, from 64 MiB on of 64 KiB. The system
+            gives memory when blocks are allocated, not before.
         fname: name of the pool, without "/".
         uid: number of the pool, 0 <= uid < 2**64; not used twice at a time by a process.
         pre_alloc_blocks: numbers of blocks by size; a hint, which this heap does not need.

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -91,6 +92,52 @@ Test(pool, sizes_are_rounded_up_to_chunks_of_4_kib_and_from_1_mib_on_of_64)
         cr_assert_eq(statistics_of(other).size_bytes, expected[i]);
         dragon_pool_close(other);
     }
+}
+
+Test(pool, a_counted_one_below_64_mib_has_chunks_of_4_kib_so_that_many_sizes_fit)
+{
+    struct dragon_pool_options options = {.size_bytes = MIB, .node = NODE, .is_counted = true};
+    struct dragon_handle handle;
+    struct dragon_pool *other;
+
+    cr_assert_eq(dragon_pool_make_managed(&options, &other), 0);
+    for (uint64_t i = 0; i < 70; i++) /* 724 KiB of 1 MiB, of 70 sizes */
+        cr_assert_eq(dragon_pool_alloc(other, 1 + 300 * i, HOLDER, &handle), 0);
+    dragon_pool_close(other);
+    options.size_bytes = 64 * MIB + 1;
+    cr_assert_eq(dragon_pool_make_managed(&options, &other), 0);
+    cr_assert_eq(statistics_of(other).size_bytes, 64 * MIB + DRAGON_HEAP_CHUNK_BYTES);
+    dragon_pool_close(other);
+}
+
+Test(pool, powers_of_two_from_4_kib_on_fill_a_small_one_exactly_whatever_was_there_before)
+{
+    struct dragon_pool_options options = {.size_bytes = 512 << 10, .node = NODE};
+    struct dragon_handle handles[128];
+    struct dragon_pool *other;
+    unsigned seed = 1;
+    int n;
+
+    cr_assert_eq(dragon_pool_make_managed(&options, &other), 0);
+    for (int round = 0; round < 100; round++) {
+        uint64_t left = 512 << 10;
+
+        for (n = 0; left > 0; n++) {
+            uint64_t size_bytes = UINT64_C(4096) << rand_r(&seed) % 8;
+
+            while (size_bytes > left)
+                size_bytes /= 2;
+            cr_assert_eq(dragon_pool_alloc(other, size_bytes, HOLDER, &handles[n]), 0);
+            left -= size_bytes;
+        }
+        cr_assert_eq(statistics_of(other).free_bytes, 0);
+        for (int i = 0; i < n; i++) /* 7 is prime to all but multiples of itself; those wait */
+            if (n % 7 != 0)
+                cr_assert_eq(dragon_pool_free(other, &handles[i * 7 % n]), 0);
+        if (n % 7 == 0)
+            cr_assert_eq(dragon_pool_sweep(other, HOLDER), (uint64_t)n);
+    }
+    dragon_pool_close(other);
 }
 
 Test(pool, no_size_and_one_that_no_address_space_holds_are_errors)
