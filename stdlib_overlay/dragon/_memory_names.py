@@ -78,7 +78,7 @@ class BlockName(NamedTuple):
 
     @classmethod
     def parse(cls, ser: bytes) -> BlockName:
-        """Read a description. TypeError: it is not bytes-like. DragonMemoryTypeError: it is none."""
+        """Read a description. TypeError: not bytes-like. DragonMemoryTypeError: it is none."""
         data = bytes(memoryview(ser))
         length = len(data) - _UINT64.size - _PLACE.size
         if length <= 0 or _UINT64.unpack_from(data)[0] != length:

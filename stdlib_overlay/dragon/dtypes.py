@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any, Final
 
+import _dragon
 from dragon.rc import DragonError
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ReturnWhen",
     "WaitMode",
     "get_rc_string",
+    "getlasterrstr",
 ]
 
 
@@ -34,20 +36,32 @@ class DragonException(Exception):
     Args:
         msg: what happened.
         lib_err: number of the error (``dragon.rc.DragonError``), or None.
+        lib_msg: more about it, such as ``getlasterrstr()``; or None.
+        lib_err_str: the name of lib_err; None: that of ``get_rc_string``.
     """
 
-    def __init__(self, msg: str, lib_err: int | None = None) -> None:
+    def __init__(
+        self,
+        msg: str,
+        lib_err: int | None = None,
+        lib_msg: str | None = None,
+        lib_err_str: str | None = None,
+    ) -> None:
         super().__init__(msg)
         self.msg = msg
         self.lib_err = lib_err
+        self.lib_msg = lib_msg
+        self.lib_err_str = lib_err_str
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.msg, self.lib_err)
+        return type(self), (self.msg, self.lib_err, self.lib_msg, self.lib_err_str)
 
     def __str__(self) -> str:
-        if self.lib_err is None:
-            return self.msg
-        return f"Dragon Message: {self.msg} | Return Code: {get_rc_string(self.lib_err)}"
+        text = self.msg
+        if self.lib_err is not None:
+            name = self.lib_err_str or get_rc_string(self.lib_err)
+            text = f"Dragon Message: {text} | Return Code: {name}"
+        return text if self.lib_msg is None else f"{text}\n{self.lib_msg}"
 
 
 class DragonObjectDestroyed(DragonException):
@@ -90,6 +104,14 @@ WHEN_RECEIVED: Final = ReturnWhen.WHEN_RECEIVED
 
 RECV_SYNC_SIGNAL: Final = RecvNotifType.RECV_SYNC_SIGNAL
 RECV_SYNC_MANUAL: Final = RecvNotifType.RECV_SYNC_MANUAL
+
+
+def getlasterrstr() -> str:
+    """Where the last error of this thread in the runtime came from, as "a.c:12 < b.c:40".
+
+    Of the last one, even if it has been dealt with since; empty if there was none.
+    """
+    return _dragon.last_error()
 
 
 def get_rc_string(rc: int) -> str:

@@ -10,7 +10,7 @@ __all__ = ["DragonError"]
 class DragonError(enum.IntEnum):
     """What went wrong, as a number; ``lib_err`` of the exceptions of the core modules.
 
-    The numbers of ``PMSGQUEUE`` errors, which nothing here reports, are left out.
+    The names and numbers are those that programs know; this runtime reports only some of them.
     """
 
     SUCCESS = 0
@@ -103,6 +103,18 @@ class DragonError(enum.IntEnum):
     PRIORITY_HEAP_ALREADY_INITD = 87
     PRIORITY_HEAP_FULL = 88
     PRIORITY_HEAP_EMPTY = 89
+    PMSGQUEUE_UNSPECIFIED_ERROR = 90
+    PMSGQUEUE_SEND_TO_RECVQ = 91
+    PMSGQUEUE_RECV_FROM_SENDQ = 92
+    PMSGQUEUE_NOT_OPEN = 93
+    PMSGQUEUE_EXCEEDS_MAX_MSG_SIZE = 94
+    PMSGQUEUE_CANNOT_SEND = 95
+    PMSGQUEUE_CANNOT_RECV = 96
+    PMSGQUEUE_INVALID_NAME = 97
+    PMSGQUEUE_PERMISSION_VIOLATION = 98
+    PMSGQUEUE_NO_ERR_MSG_AVAILABLE = 99
+    PMSGQUEUE_MQUEUE_CONFIG_ERROR = 100
+    PMSGQUEUE_CLOSE_MUST_BE_CALLED_FIRST = 101
     BCAST_IDLE_WAIT_CALL_ERROR = 102
     BCAST_NO_WAITERS = 103
     BCAST_NO_WAITERS_NON_CRITICAL = 104
