@@ -565,7 +565,9 @@ def test_numbers_are_exact_after_allocating_processes_were_killed(pool: MemoryPo
         child.kill()
         child.communicate()
     found = pool.get_allocations()
-    assert found.num_allocs == pool.current_allocations <= pool.max_used_allocations <= 63
+    most = pool.max_used_allocations
+    assert most is not None  # as it is for a node's default pool
+    assert found.num_allocs == pool.current_allocations <= most <= 63
     for index in range(found.num_allocs):
         pool.alloc_from_id(found.alloc_id(index)).free()
     assert (pool.current_allocations, pool.utilization) == (0, 0.0)

@@ -11,10 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import _dragon
+from dragon import _memory_names
 from dragon.managed_memory import (
     DragonMemoryError,
     DragonPoolAllocationNotAvailable,
@@ -330,7 +333,8 @@ def test_no_more_blocks_than_max_allocations(name: str) -> None:
         other = MemoryPool.attach(pool.serialize())
         assert (pool.max_allocations, other.max_allocations) == (10, 10)
         blocks = [other.alloc(1) for _ in range(10)]
-        for allocate in [pool.alloc, other.alloc, pool.alloc_blocking]:
+        ways: list[Callable[[int], MemoryAlloc]] = [pool.alloc, other.alloc, pool.alloc_blocking]
+        for allocate in ways:
             with pytest.raises(DragonPoolError, match="10 allocations"):
                 allocate(1)
         blocks.pop().free()
@@ -541,6 +545,39 @@ def test_no_change_of_a_blocks_description_leads_to_another_block(pool: MemoryPo
     for n in range(len(words)):
         with pytest.raises(DragonMemoryError):
             MemoryAlloc.attach(words[:n])
+
+
+class CountingPool:
+    """Stands for _dragon.Pool and counts who opens files."""
+
+    def __init__(self) -> None:
+        self.n_opened = 0
+
+    def open(self, name: str) -> Any:
+        self.n_opened += 1
+        return _dragon.Pool.open(name)
+
+
+def test_a_bad_description_costs_one_look_and_no_wait(
+    monkeypatch: pytest.MonkeyPatch, pool: MemoryPool
+) -> None:
+    words = pool.serialize()
+    block = pool.alloc(10).serialize()
+    gone = words[:-8] + b"no-pool-"
+    for attach, n_expected in [
+        (lambda: MemoryPool.attach(gone), 1),
+        (lambda: MemoryPool.attach(words[:-1]), 1),
+        (lambda: MemoryPool.attach(words[:18]), 0),
+        (lambda: MemoryAlloc.attach(block[:-1]), 0),
+        (lambda: MemoryAlloc.attach(block[:-36] + bytes([1] * 36)), 0),
+    ]:
+        counting = CountingPool()
+        with monkeypatch.context() as patch:
+            patch.setattr(_memory_names, "_dragon", SimpleNamespace(Pool=counting))
+            patch.setattr(time, "sleep", lambda seconds: pytest.fail("slept"))
+            with pytest.raises(DragonMemoryError):
+                attach()
+        assert counting.n_opened == n_expected
 
 
 def test_every_bit_of_the_generation_counts(pool: MemoryPool) -> None:
