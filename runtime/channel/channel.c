@@ -29,17 +29,6 @@ static uint32_t first_ring_slots(uint64_t max_messages)
     return n;
 }
 
-static struct dragon_handle handle_in_pool(struct dragon_pool *pool, uint64_t offset,
-                                           uint32_t generation)
-{
-    return (struct dragon_handle){
-        .node = dragon_pool_node(pool),
-        .pool = dragon_pool_number(pool),
-        .generation = generation,
-        .offset = offset,
-    };
-}
-
 static int find_ring(struct dragon_pool *pool, uint64_t offset, struct dragon_ring **ring_out)
 {
     struct dragon_handle handle;
@@ -66,7 +55,7 @@ int dragon_channel_init(struct dragon_object *object, const struct dragon_channe
     int r;
 
     r = dragon_ring_create(object->pool, first_ring_slots(options->max_messages), 0,
-                           DRAGON_HOLDER_SHARED, &ring);
+                           DRAGON_HOLDER_OBJECT, &ring);
     if (r != 0)
         return dragon_error_trace(r);
     r = dragon_mutex_init(&shared->send_lock);
@@ -91,7 +80,7 @@ int dragon_channel_open(struct dragon_channel *channel, const struct dragon_obje
 
     *channel = (struct dragon_channel){
         .object = *object,
-        .holder = DRAGON_HOLDER_SHARED,
+        .holder = DRAGON_HOLDER_OBJECT,
         .shared = object->state,
     };
     if (channel->shared->max_messages == 0)
@@ -185,7 +174,7 @@ static int link_larger_ring_locked(struct dragon_channel *channel, uint64_t head
     DRAGON_TEST_POINT("channel-before-ring-end");
     dragon_publish(&ring->end, head); /* pairs with receive_ring_locked */
     DRAGON_TEST_POINT("channel-after-ring-end");
-    set_holder(channel->object.pool, &next, DRAGON_HOLDER_SHARED);
+    set_holder(channel->object.pool, &next, DRAGON_HOLDER_OBJECT);
     return dragon_error_trace(enter_next_ring_locked(channel));
 }
 
@@ -382,7 +371,7 @@ static int receive_ring_locked(struct dragon_channel *channel, uint64_t tail)
         if (dragon_observe(&view->ring->end) != tail)
             return 0;
         is_first = false;
-        old = handle_in_pool(pool, offset, dragon_read_once(&view->ring->generation));
+        old = dragon_pool_handle(pool, offset, dragon_read_once(&view->ring->generation));
         offset = dragon_peek(&view->ring->next_offset);
         set_holder(pool, &old, channel->holder);
         DRAGON_TEST_POINT("channel-before-ring-leave");
@@ -462,7 +451,7 @@ static int hold_block(struct dragon_pool *pool, const struct dragon_message *mes
 
     if (holder == DRAGON_HOLDER_NONE || !dragon_message_has_block(message))
         return 0;
-    handle = handle_in_pool(pool, message->block_offset, message->block_generation);
+    handle = dragon_pool_handle(pool, message->block_offset, message->block_generation);
     return dragon_error_trace(dragon_pool_hold(pool, &handle, holder, &before));
 }
 
@@ -626,7 +615,7 @@ static int discard_locked(struct dragon_channel *channel)
     if (!slot)
         return dragon_error_trace(r);
     if (read_slot(slot, &message) == 0 && dragon_message_has_block(&message)) {
-        block = handle_in_pool(pool, message.block_offset, message.block_generation);
+        block = dragon_pool_handle(pool, message.block_offset, message.block_generation);
         DRAGON_TEST_POINT("channel-before-discard");
         dragon_pool_free(pool, &block);
     }

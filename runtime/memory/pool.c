@@ -377,6 +377,17 @@ uint64_t dragon_pool_n_block_sizes(const struct dragon_pool *pool)
     return dragon_heap_n_block_sizes(&pool->heap);
 }
 
+struct dragon_handle dragon_pool_handle(const struct dragon_pool *pool, uint64_t offset,
+                                        uint32_t generation)
+{
+    return (struct dragon_handle){
+        .node = pool->heap.node,
+        .pool = pool->heap.number,
+        .generation = generation,
+        .offset = offset,
+    };
+}
+
 uint64_t dragon_pool_node(const struct dragon_pool *pool)
 {
     return pool->heap.node;

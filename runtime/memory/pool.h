@@ -167,6 +167,10 @@ void dragon_pool_free_blocks(struct dragon_pool *pool, dragon_pool_free_blocks_o
 
 /* How many sizes blocks can have, rounding included. */
 uint64_t dragon_pool_n_block_sizes(const struct dragon_pool *pool);
+/* The handle of a block of this pool, live or not. */
+struct dragon_handle dragon_pool_handle(const struct dragon_pool *pool, uint64_t offset,
+                                        uint32_t generation);
+
 uint64_t dragon_pool_node(const struct dragon_pool *pool);
 uint32_t dragon_pool_number(const struct dragon_pool *pool);
 

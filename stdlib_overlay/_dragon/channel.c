@@ -32,6 +32,9 @@ struct words {
     uint64_t size_bytes; /* of the payload */
 };
 
+/* AllocType.CHANNEL_BUFFER, until it is received. */
+#define IN_FLIGHT (DRAGON_HOLDER_LABELLED + 2)
+
 #define SLOT_BYTES (DRAGON_MESSAGE_INLINE_BYTES - sizeof(struct words))
 
 /* ---- state ---- */
@@ -164,7 +167,7 @@ PyDoc_STRVAR(open_doc, "open(pool, offset, generation, /)\n--\n\n"
 static PyObject *channel_open(PyTypeObject *type, PyObject *args)
 {
     struct dragon_py_state *state = dragon_py_state_of(type);
-    struct dragon_handle handle = {0};
+    struct dragon_handle handle;
     unsigned long long offset;
     unsigned int generation;
     struct dragon_py_channel *self;
@@ -176,9 +179,7 @@ static PyObject *channel_open(PyTypeObject *type, PyObject *args)
     self = allocate(type, pool);
     if (!self)
         return NULL;
-    handle.node = dragon_pool_node(pool_of(self));
-    handle.offset = offset;
-    handle.generation = generation;
+    handle = dragon_pool_handle(pool_of(self), offset, generation);
     if (dragon_py_object_attach_in(&self->base, pool_of(self), &handle, false, KIND,
                                    sizeof(struct dragon_py_channel_state), dragon_channel_fini,
                                    "Channel") < 0)
@@ -297,7 +298,7 @@ static int send_copy(struct dragon_py_channel *self, const struct words *words, 
     struct dragon_handle handle;
     int r;
 
-    r = dragon_pool_alloc(pool, words->size_bytes, DRAGON_HOLDER_SHARED, &handle);
+    r = dragon_pool_alloc(pool, words->size_bytes, IN_FLIGHT, &handle);
     if (r == DRAGON_POOL_FULL) {
         dragon_py_raise_pool_full(state_of(self), pool, words->size_bytes, "send");
         return -1;
@@ -355,7 +356,7 @@ PyDoc_STRVAR(
 static PyObject *channel_send_block(struct dragon_py_channel *self, PyObject *args)
 {
     unsigned long long offset, hints, client_id, size_bytes;
-    struct dragon_handle handle = {0};
+    struct dragon_handle handle;
     unsigned int generation;
     uint64_t block_bytes;
     struct words words;
@@ -369,9 +370,7 @@ static PyObject *channel_send_block(struct dragon_py_channel *self, PyObject *ar
         return NULL;
     if (dragon_py_channel_require(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
         return NULL;
-    handle.node = dragon_pool_node(pool_of(self));
-    handle.offset = offset;
-    handle.generation = generation;
+    handle = dragon_pool_handle(pool_of(self), offset, generation);
     r = dragon_pool_resolve(pool_of(self), &handle, &address, &block_bytes);
     if (r == 0 && block_bytes < size_bytes)
         r = -EBADMSG;
@@ -413,11 +412,8 @@ static PyObject *take_block(struct dragon_py_channel *self, const struct dragon_
                             const struct words *words)
 {
     struct dragon_pool *pool = pool_of(self);
-    struct dragon_handle handle = {
-        .node = dragon_pool_node(pool),
-        .generation = message->block_generation,
-        .offset = message->block_offset,
-    };
+    struct dragon_handle handle =
+        dragon_pool_handle(pool, message->block_offset, message->block_generation);
     PyObject *block = dragon_py_allocation_new((struct dragon_py_pool *)self->pool, &handle);
 
     if (block && (uint64_t)PyObject_Size(block) < words->size_bytes) {

@@ -55,12 +55,7 @@ static void copy(void *to, const void *from, size_t n)
 static struct dragon_handle block_handle(struct dragon_pool *pool,
                                          const struct dragon_message *message)
 {
-    return (struct dragon_handle){
-        .node = dragon_pool_node(pool),
-        .pool = dragon_pool_number(pool),
-        .generation = message->block_generation,
-        .offset = message->block_offset,
-    };
+    return dragon_pool_handle(pool, message->block_offset, message->block_generation);
 }
 
 /* A block for the message. Its memory, or NULL with PoolFull. */

@@ -252,17 +252,13 @@ PyDoc_STRVAR(find_doc, "find(offset, generation, /)\n--\n\n"
 
 static PyObject *pool_find(struct dragon_py_pool *self, PyObject *args)
 {
-    struct dragon_handle handle = {
-        .node = dragon_pool_node(self->pool),
-        .pool = dragon_pool_number(self->pool),
-    };
+    struct dragon_handle handle;
     unsigned long long offset;
     unsigned int generation;
 
     if (!PyArg_ParseTuple(args, "KI:find", &offset, &generation))
         return NULL;
-    handle.offset = offset;
-    handle.generation = generation;
+    handle = dragon_pool_handle(self->pool, offset, generation);
     return dragon_py_allocation_new(self, &handle);
 }
 

@@ -352,25 +352,21 @@ class Channel(Ends, Context):
         One whose process is killed stays in its pool, as long as that exists.
 
         Args:
-            pool: where it is. The node's default pool, which None means, is not there as a
-                MemoryPool yet.
+            pool: where it is; None: in the node's default pool.
             block_size: as for Channel.
             capacity: as for Channel.
             timeout: seconds, at least 0, or None; nothing here has to wait.
 
         Raises:
-            ChannelError: this process has no dragon runtime; pool is None; as for Channel.
+            ChannelError: this process has no dragon runtime; as for Channel.
             ValueError: timeout is negative.
         """
         check_timeout(timeout)
         if not _dragon.has_node():
             text = "make_process_local needs the runtime: run the program with `dragon`"
             raise not_so(text)
-        if pool is None:
-            text = "make_process_local: the default pool is no MemoryPool yet, name a pool"
-            raise ChannelError(text, DragonError.NOT_IMPLEMENTED)
         uid = _FIRST_OWN_UID + secrets.randbelow(_FIRST_OWN_UID)
-        self = cls(pool, uid, block_size, capacity)
+        self = cls(pool or MemoryPool.attach_default(), uid, block_size, capacity)
         self._is_process_local = True
         # multiprocessing's finalizers run in its children, too, where those of atexit do not.
         from multiprocessing.util import Finalize
