@@ -60,9 +60,8 @@ enum dragon_heap_chunk_kind {
     DRAGON_HEAP_CHUNK_RUN_REST, /* the others */
 };
 
-/* Who writes: kind, last_generation, links, n_chunks, n_words, size_bytes,
- * is_listed, has_memory, scan_from: the holder of the mutex. lease: it, and whoever finds
- * the leaseholder dead. n_remote: anybody, atomically. */
+/* Who writes: n_remote: anybody, atomically; scan_from: anybody; all else: the holder of
+ * the mutex. */
 struct dragon_heap_chunk {
     _Atomic uint32_t kind;
     _Atomic uint32_t lease;     /* pid of the process that allocates from it, 0: none; a hint */
@@ -76,7 +75,8 @@ struct dragon_heap_chunk {
     uint32_t has_memory;         /* the chunk itself */
     _Atomic uint64_t size_bytes; /* RUN: as asked */
     _Atomic uint32_t scan_from;  /* SMALL: words before it were not free; a hint */
-    uint32_t reserved[3];
+    uint32_t opened_generation;  /* SMALL, RUN: last_generation when it was opened */
+    uint32_t reserved[2];
 };
 
 _Static_assert(sizeof(struct dragon_heap_chunk) == 64, "shared layout");

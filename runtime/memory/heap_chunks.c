@@ -75,7 +75,9 @@ static void reopen_words_locked(struct dragon_heap *heap, uint32_t chunk, uint32
 static bool close_words_locked(struct dragon_heap *heap, uint32_t chunk, uint32_t n,
                                uint32_t *generation_out)
 {
-    uint32_t last = heap->chunks[chunk].last_generation, greatest = last;
+    /* Not last_generation: a closer that died may have noted it, and the words, opened
+     * again, are not greater than that. */
+    uint32_t first = heap->chunks[chunk].opened_generation, greatest = first;
 
     for (uint32_t i = 0; i < n; i++) {
         _Atomic uint64_t *at = &dragon_heap_words(heap, chunk)[i];
@@ -90,7 +92,7 @@ static bool close_words_locked(struct dragon_heap *heap, uint32_t chunk, uint32_
         }
         DRAGON_TEST_POINT("heap-closing");
         /* By distance: generations may have passed 2^32. */
-        if (generation - last > greatest - last)
+        if (generation - first > greatest - first)
             greatest = generation;
     }
     *generation_out = greatest;
@@ -232,6 +234,7 @@ static int open_words_locked(struct dragon_heap *heap, uint32_t chunk, uint32_t 
                        dragon_heap_word_of(DRAGON_HOLDER_NONE, 0, last + 1 + i));
         DRAGON_TEST_POINT("heap-opening");
     }
+    heap->chunks[chunk].opened_generation = last;
     return 0;
 }
 

@@ -249,6 +249,43 @@ Test(killed_in_heap, a_block_of_a_dead_allocation_gets_no_name_that_was_used)
     }
 }
 
+static int close_empty_chunks(void *argument)
+{
+    (void)argument;
+    dragon_pool_trim(pool, 0);
+    return 0;
+}
+
+/* Names of n blocks that are allocated and freed one after the other. */
+static void use_names(uint64_t size_bytes, struct dragon_handle *names, int n)
+{
+    for (int i = 0; i < n; i++) {
+        cr_assert_eq(dragon_pool_alloc(pool, size_bytes, MINE, &names[i]), 0);
+        cr_assert_eq(dragon_pool_free(pool, &names[i]), 0);
+    }
+}
+
+Test(killed_in_heap, no_name_comes_again_after_a_death_in_the_middle_of_closing)
+{
+    struct dragon_handle names[12], again;
+
+    /* The first block of the chunk has had many names, the second none. */
+    cr_assert_eq(dragon_pool_create_managed(SIZE_BYTES, 7, 1, &pool), 0);
+    use_names(30000, names, 6);
+    cr_assert(child_dies_at("heap-closed", close_empty_chunks, NULL));
+    use_names(30000, &names[6], 6);
+    close_empty_chunks(NULL);
+    for (int i = 0; i < 12; i++) {
+        cr_assert_eq(dragon_pool_alloc(pool, 20000, MINE, &again), 0);
+        cr_assert_eq(again.offset, names[0].offset);
+        for (int k = 0; k < 12; k++)
+            cr_assert_neq(again.generation, names[k].generation);
+        cr_assert_eq(dragon_pool_free(pool, &again), 0);
+    }
+    cr_assert(dragon_pool_check(pool));
+    dragon_pool_close(pool);
+}
+
 /* Dies with the lock, and with all that the heap knows by heart wrong. */
 static int forget_and_die(void *argument)
 {
