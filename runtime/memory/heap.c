@@ -439,13 +439,15 @@ static int read_block(struct dragon_heap *heap, const struct dragon_heap_place *
 
     do {
         word = dragon_observe(place->word);
-        if (!dragon_heap_word_is_live(word))
+        /* The kind after the word, as in dragon_heap_take: in a chunk that has become
+         * another this may be the word of a block with another place. */
+        if (!dragon_heap_word_is_live(word) ||
+            dragon_observe(&heap->chunks[place->chunk].kind) != place->kind)
             return dragon_error_origin(-EBADMSG);
         r = size_of(heap, place, word, &size_bytes);
         if (r < 0)
             return dragon_error_trace(r);
-    } while (dragon_heap_word_generation(dragon_observe(place->word)) !=
-             dragon_heap_word_generation(word));
+    } while (dragon_observe(place->word) != word);
     *word_out = word;
     *size_bytes_out = size_bytes;
     return 0;
