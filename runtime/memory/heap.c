@@ -247,8 +247,8 @@ static int alloc_counted_locked(struct dragon_heap *heap, uint64_t size_bytes, u
                                             dragon_heap_class_bytes(heap, size_class) - size_bytes,
                                             holder, offset_out, generation_out);
     }
-    if (r == 0 && ++header->n_blocks > header->most_blocks)
-        header->most_blocks = header->n_blocks;
+    if (r == 0 && ++header->n_blocks > dragon_peek(&header->most_blocks))
+        dragon_poke(&header->most_blocks, header->n_blocks);
     return dragon_error_trace(r);
 }
 
@@ -717,13 +717,13 @@ void dragon_heap_usage(struct dragon_heap *heap, struct dragon_heap_usage *usage
         if (n_live == 0)
             continue;
         each = kind == DRAGON_HEAP_CHUNK_RUN
-                   ? (uint64_t)heap->chunks[i].n_chunks << heap->chunk_shift
+                   ? (uint64_t)dragon_peek(&heap->chunks[i].n_chunks) << heap->chunk_shift
                    : dragon_heap_class_bytes(heap, dragon_heap_kind_class(kind));
         usage_out->n_blocks += n_live;
         usage_out->used_bytes += n_live * each;
     }
     if (heap->is_counted)
-        usage_out->most_blocks = heap->header->most_blocks;
+        usage_out->most_blocks = dragon_peek(&heap->header->most_blocks);
 }
 
 /* Reports the stretch of n_empty chunks that ends here, and begins a new one. */

@@ -71,7 +71,7 @@ struct dragon_heap_chunk {
     _Atomic uint32_t is_listed; /* SMALL without a lease: in the list of its class */
     uint32_t next;
     uint32_t previous;
-    uint32_t n_chunks;           /* RUN */
+    _Atomic uint32_t n_chunks;   /* RUN */
     uint32_t has_memory;         /* the chunk itself */
     _Atomic uint64_t size_bytes; /* RUN: as asked */
     _Atomic uint32_t scan_from;  /* SMALL: words before it were not free; a hint */
@@ -113,8 +113,8 @@ struct dragon_heap_header {
     uint32_t taken_end; /* no chunk from here on was taken since the last trim of idle ones */
     uint32_t partial[DRAGON_HEAP_MAX_CLASSES]; /* chunks with free blocks that nobody leases */
     struct dragon_heap_cached_run cached_runs[DRAGON_HEAP_N_CACHED_RUNS];
-    uint64_t n_blocks;    /* counted heaps */
-    uint64_t most_blocks; /* counted heaps: that there have been at one time */
+    uint64_t n_blocks;            /* counted heaps */
+    _Atomic uint64_t most_blocks; /* counted heaps: that there have been at one time */
 };
 
 _Static_assert(sizeof(struct dragon_heap_header) <= DRAGON_HEAP_ROOT_OFFSET, "before the root");

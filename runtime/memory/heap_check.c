@@ -32,9 +32,9 @@ static bool small_is_sane(struct dragon_heap *heap, uint32_t index)
 /* The chunks from first + 1 on are the rest of the run at first. */
 static bool run_is_sane(struct dragon_heap *heap, uint32_t first)
 {
-    uint32_t n = heap->chunks[first].n_chunks;
+    uint32_t n = dragon_peek(&heap->chunks[first].n_chunks);
 
-    if (n == 0 || n > heap->header->n_used - first || !words_are_sane(heap, first, 1))
+    if (n == 0 || n > dragon_heap_n_committed(heap) - first || !words_are_sane(heap, first, 1))
         return false;
     for (uint32_t i = first + 1; i < first + n; i++)
         if (dragon_peek(&heap->chunks[i].kind) != DRAGON_HEAP_CHUNK_RUN_REST)
@@ -75,7 +75,7 @@ static bool cached_runs_are_sane(struct dragon_heap *heap)
             continue;
         if (run.first >= dragon_heap_n_committed(heap) ||
             dragon_peek(&heap->chunks[run.first].kind) != DRAGON_HEAP_CHUNK_RUN ||
-            heap->chunks[run.first].n_chunks != run.n_chunks ||
+            dragon_peek(&heap->chunks[run.first].n_chunks) != run.n_chunks ||
             dragon_heap_word_is_live(dragon_peek(dragon_heap_words(heap, run.first))))
             return false;
     }
@@ -99,7 +99,7 @@ bool dragon_heap_check_locked(struct dragon_heap *heap)
         if (kind == DRAGON_HEAP_CHUNK_FREE || i >= header->n_used || !chunk->has_memory)
             return false;
         if (kind == DRAGON_HEAP_CHUNK_RUN && run_is_sane(heap, i)) {
-            i += chunk->n_chunks - 1;
+            i += dragon_peek(&chunk->n_chunks) - 1;
         } else if (dragon_heap_kind_is_small(kind) && small_is_sane(heap, i)) {
             n_marked += dragon_peek(&chunk->is_listed);
         } else {

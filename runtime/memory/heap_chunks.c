@@ -103,15 +103,15 @@ static bool close_words_locked(struct dragon_heap *heap, uint32_t chunk, uint32_
 
 static uint32_t n_used(struct dragon_heap *heap)
 {
-    uint32_t n = dragon_heap_n_committed(heap);
+    uint32_t n = dragon_heap_n_committed(heap), end = dragon_read_once(&heap->header->n_used);
 
-    return heap->header->n_used < n ? heap->header->n_used : n;
+    return end < n ? end : n;
 }
 
 /* Chunks of a run, 1 if its line makes no sense. */
 static uint32_t run_length(struct dragon_heap *heap, uint32_t first)
 {
-    uint32_t n = heap->chunks[first].n_chunks;
+    uint32_t n = dragon_peek(&heap->chunks[first].n_chunks);
 
     return n > 0 && n <= dragon_heap_n_committed(heap) - first ? n : 1;
 }
@@ -246,6 +246,7 @@ static void publish_kind(struct dragon_heap *heap, uint32_t chunk, uint32_t kind
 static void free_chunks_locked(struct dragon_heap *heap, uint32_t first, uint32_t n)
 {
     struct dragon_heap_header *header = heap->header;
+    uint32_t end;
 
     /* From the end: a run whose first chunk is still there is still whole. */
     for (uint32_t i = first + n; i-- > first;) {
@@ -254,10 +255,10 @@ static void free_chunks_locked(struct dragon_heap *heap, uint32_t first, uint32_
     }
     if (first < header->scan_from)
         header->scan_from = first;
-    header->n_used = n_used(heap);
-    while (header->n_used > 0 &&
-           dragon_peek(&heap->chunks[header->n_used - 1].kind) == DRAGON_HEAP_CHUNK_FREE)
-        header->n_used--;
+    end = n_used(heap);
+    while (end > 0 && dragon_peek(&heap->chunks[end - 1].kind) == DRAGON_HEAP_CHUNK_FREE)
+        end--;
+    header->n_used = end;
 }
 
 /* ---- chunks that nobody leases and that have free blocks, a list for each class ---- */
@@ -269,7 +270,7 @@ static uint32_t class_of_chunk(struct dragon_heap *heap, uint32_t chunk)
 
 static uint32_t first_listed(struct dragon_heap *heap, uint32_t size_class)
 {
-    uint32_t first = heap->header->partial[size_class];
+    uint32_t first = dragon_read_once(&heap->header->partial[size_class]);
 
     return is_listed(heap, first, size_class) ? first : DRAGON_HEAP_NO_CHUNK;
 }
@@ -278,12 +279,13 @@ static void link_locked(struct dragon_heap *heap, uint32_t index)
 {
     struct dragon_heap_chunk *chunk = &heap->chunks[index];
     uint32_t size_class = class_of_chunk(heap, index);
+    uint32_t next = first_listed(heap, size_class);
 
     dragon_poke(&chunk->scan_from, 0);
     chunk->previous = DRAGON_HEAP_NO_CHUNK;
-    chunk->next = first_listed(heap, size_class);
-    if (chunk->next != DRAGON_HEAP_NO_CHUNK)
-        heap->chunks[chunk->next].previous = index;
+    chunk->next = next;
+    if (next != DRAGON_HEAP_NO_CHUNK)
+        heap->chunks[next].previous = index;
     heap->header->partial[size_class] = index;
     dragon_publish(&chunk->is_listed, 1);
 }
@@ -292,15 +294,16 @@ static void unlink_locked(struct dragon_heap *heap, uint32_t index)
 {
     struct dragon_heap_chunk *chunk = &heap->chunks[index];
     uint32_t size_class = class_of_chunk(heap, index);
+    uint32_t previous = dragon_read_once(&chunk->previous), next = dragon_read_once(&chunk->next);
 
     if (!dragon_peek(&chunk->is_listed))
         return;
-    if (is_listed(heap, chunk->previous, size_class))
-        heap->chunks[chunk->previous].next = chunk->next;
+    if (is_listed(heap, previous, size_class))
+        heap->chunks[previous].next = next;
     else
-        heap->header->partial[size_class] = chunk->next;
-    if (is_listed(heap, chunk->next, size_class))
-        heap->chunks[chunk->next].previous = chunk->previous;
+        heap->header->partial[size_class] = next;
+    if (is_listed(heap, next, size_class))
+        heap->chunks[next].previous = previous;
     dragon_publish(&chunk->is_listed, 0);
 }
 
@@ -308,8 +311,13 @@ void dragon_heap_offer_chunk_locked(struct dragon_heap *heap, uint32_t index)
 {
     struct dragon_heap_chunk *chunk = &heap->chunks[index];
 
-    if (dragon_heap_kind_is_small(dragon_peek(&chunk->kind)) && !dragon_peek(&chunk->lease) &&
-        !dragon_peek(&chunk->is_listed) && has_free_block(heap, index))
+    if (!dragon_heap_kind_is_small(dragon_peek(&chunk->kind)) || dragon_peek(&chunk->lease) ||
+        dragon_peek(&chunk->is_listed))
+        return;
+    /* Pairs with the swap of who frees a block, then looks for a lease and the list: either
+     * it sees that there is none now, or its block is seen here. */
+    dragon_fence();
+    if (has_free_block(heap, index))
         link_locked(heap, index);
 }
 
@@ -380,8 +388,10 @@ static bool find_free_chunks(struct dragon_heap *heap, uint32_t n, uint32_t *fir
 {
     struct dragon_heap_header *header = heap->header;
     uint32_t n_found = 0, end = n_used(heap);
-    uint32_t i = header->scan_from < end ? header->scan_from : end;
+    uint32_t i = dragon_read_once(&header->scan_from);
 
+    if (i > end)
+        i = end;
     for (; i < end; i++) {
         if (dragon_peek(&heap->chunks[i].kind) != DRAGON_HEAP_CHUNK_FREE) {
             /* Nothing before the first gap is free: start there next time. */
@@ -524,7 +534,6 @@ void dragon_heap_unlease_chunk_locked(struct dragon_heap *heap, uint32_t index)
     if (dragon_peek(&heap->chunks[index].lease) != (uint32_t)dragon_os_pid())
         return;
     dragon_poke(&heap->chunks[index].lease, 0);
-    dragon_fence(); /* pairs with the swap of who frees a block and then looks for a lease */
     dragon_heap_offer_chunk_locked(heap, index);
 }
 
@@ -590,10 +599,12 @@ static bool take_cached_run_locked(struct dragon_heap *heap, uint32_t n, uint32_
     struct dragon_heap_cached_run *runs = heap->header->cached_runs;
 
     for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS; i++) {
-        if (runs[i].n_chunks < n || runs[i].n_chunks > n + n / 8 || !is_run(heap, runs[i].first) ||
-            run_length(heap, runs[i].first) < n)
+        uint32_t first = dragon_read_once(&runs[i].first);
+
+        if (runs[i].n_chunks < n || runs[i].n_chunks > n + n / 8 || !is_run(heap, first) ||
+            run_length(heap, first) < n)
             continue;
-        *first_out = runs[i].first;
+        *first_out = first;
         note_taken_locked(heap, *first_out + n);
         memmove(&runs[i], &runs[i + 1], (DRAGON_HEAP_N_CACHED_RUNS - 1 - i) * sizeof runs[0]);
         runs[DRAGON_HEAP_N_CACHED_RUNS - 1].n_chunks = 0;
@@ -605,7 +616,8 @@ static bool take_cached_run_locked(struct dragon_heap *heap, uint32_t n, uint32_
 void dragon_heap_keep_run_locked(struct dragon_heap *heap, uint32_t first)
 {
     struct dragon_heap_cached_run *runs = heap->header->cached_runs;
-    struct dragon_heap_cached_run oldest = runs[DRAGON_HEAP_N_CACHED_RUNS - 1];
+    uint32_t n_oldest = runs[DRAGON_HEAP_N_CACHED_RUNS - 1].n_chunks;
+    uint32_t oldest = dragon_read_once(&runs[DRAGON_HEAP_N_CACHED_RUNS - 1].first);
 
     /* Somebody who looked for room may have been faster. */
     if (!is_run(heap, first) || !is_empty(heap, first))
@@ -619,9 +631,9 @@ void dragon_heap_keep_run_locked(struct dragon_heap *heap, uint32_t first)
         if (runs[i].n_chunks && runs[i].first == first)
             return;
     memmove(&runs[1], &runs[0], (DRAGON_HEAP_N_CACHED_RUNS - 1) * sizeof runs[0]);
-    runs[0] = (struct dragon_heap_cached_run){first, heap->chunks[first].n_chunks};
-    if (oldest.n_chunks && is_run(heap, oldest.first))
-        dragon_heap_close_chunk_locked(heap, oldest.first);
+    runs[0] = (struct dragon_heap_cached_run){first, dragon_peek(&heap->chunks[first].n_chunks)};
+    if (n_oldest && is_run(heap, oldest))
+        dragon_heap_close_chunk_locked(heap, oldest);
 }
 
 static int make_run_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first_out)
@@ -634,7 +646,7 @@ static int make_run_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first
         return dragon_error_trace(r);
     for (uint32_t i = *first_out + 1; i < *first_out + n; i++)
         publish_kind(heap, i, DRAGON_HEAP_CHUNK_RUN_REST);
-    heap->chunks[*first_out].n_chunks = n;
+    dragon_poke(&heap->chunks[*first_out].n_chunks, n);
     dragon_poke(&heap->chunks[*first_out].lease, 0);
     DRAGON_TEST_POINT("heap-run-made");
     publish_kind(heap, *first_out, DRAGON_HEAP_CHUNK_RUN);
@@ -697,7 +709,7 @@ static uint32_t rebuild_run_locked(struct dragon_heap *heap, uint32_t index)
 {
     uint32_t n = run_length(heap, index);
 
-    heap->chunks[index].n_chunks = n;
+    dragon_poke(&heap->chunks[index].n_chunks, n);
     if (count_live(heap, index) == 0 && !dragon_heap_close_chunk_locked(heap, index))
         free_chunks_locked(heap, index, n);
     return n;
@@ -742,8 +754,8 @@ static void rebuild_locked(struct dragon_heap *heap)
     for (uint32_t i = 0; i < n; i++)
         n_backed += heap->chunks[i].has_memory != 0;
     dragon_poke(&header->n_backed, n_backed);
-    if (header->n_blocks > header->most_blocks)
-        header->most_blocks = header->n_blocks;
+    if (header->n_blocks > dragon_peek(&header->most_blocks))
+        dragon_poke(&header->most_blocks, header->n_blocks);
 }
 
 int dragon_heap_lock(struct dragon_heap *heap)
