@@ -563,8 +563,23 @@ struct sweep {
     void *context;
 };
 
+/* The swap; with the count, if blocks are counted. */
+static bool replace_swept(struct dragon_heap *heap, _Atomic uint64_t *at, uint64_t *word,
+                          uint64_t after)
+{
+    bool is_done;
+
+    if (!heap->is_counted || dragon_heap_lock(heap) < 0)
+        return dragon_replace(at, word, after);
+    is_done = dragon_replace(at, word, after);
+    heap->header->n_blocks -= is_done && !dragon_heap_word_is_live(after);
+    dragon_heap_unlock(heap);
+    return is_done;
+}
+
 /* True: the block was freed. */
-static bool sweep_word(_Atomic uint64_t *at, const struct sweep *sweep, uint64_t offset)
+static bool sweep_word(struct dragon_heap *heap, _Atomic uint64_t *at, const struct sweep *sweep,
+                       uint64_t offset)
 {
     uint64_t word = dragon_peek(at), after;
 
@@ -575,7 +590,7 @@ static bool sweep_word(_Atomic uint64_t *at, const struct sweep *sweep, uint64_t
         if (sweep->is_kept &&
             sweep->is_kept(sweep->context, offset, dragon_heap_word_generation(word)))
             after = with_holder(word, DRAGON_HOLDER_CHANNEL);
-    } while (!dragon_replace(at, &word, after));
+    } while (!replace_swept(heap, at, &word, after));
     DRAGON_TEST_POINT("heap-sweeping");
     return !dragon_heap_word_is_live(after);
 }
@@ -592,7 +607,7 @@ static uint32_t sweep_chunk(struct dragon_heap *heap, uint32_t chunk, uint32_t k
 
     for (uint32_t i = 0; i < n; i++)
         if (dragon_heap_word_holder(dragon_peek(&words[i])) == sweep->holder)
-            n_freed += sweep_word(&words[i], sweep, offset + i * block_bytes);
+            n_freed += sweep_word(heap, &words[i], sweep, offset + i * block_bytes);
     return n_freed;
 }
 
@@ -627,16 +642,6 @@ static uint64_t sweep_all(struct dragon_heap *heap, const struct sweep *sweep)
     return n_freed;
 }
 
-/* The number of blocks that a counted heap has less; an exact count again, since
- * who swept before may have died in between. */
-static void recount(struct dragon_heap *heap)
-{
-    if (dragon_heap_lock(heap) < 0)
-        return;
-    heap->header->n_blocks = dragon_heap_count_locked(heap);
-    dragon_heap_unlock(heap);
-}
-
 uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder, dragon_pool_is_kept *is_kept,
                            void *context)
 {
@@ -645,8 +650,6 @@ uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder, dragon_poo
 
     dragon_check(holder != DRAGON_HOLDER_NONE && holder != DRAGON_HEAP_HOLDER_CLOSED);
     n_freed = sweep_all(heap, &sweep);
-    if (heap->is_counted)
-        recount(heap);
     if (n_freed > 0)
         dragon_heap_wake(heap);
     return n_freed;

@@ -834,3 +834,36 @@ Test(heap, more_blocks_than_allowed_are_full_until_one_is_freed)
     cr_assert_eq(n_blocks(), 3);
     cr_assert(is_sane());
 }
+
+static void open_counted_heap(uint64_t max_blocks)
+{
+    close_heap();
+    open_heap_with(N_CHUNKS * CHUNK, &(struct dragon_heap_options){.chunk_bytes = CHUNK,
+                                                                   .max_blocks = max_blocks});
+}
+
+/* Keeps the last block; by then the others are free, and one may come instead. */
+static bool alloc_in_the_last_look(void *context, uint64_t offset, uint32_t generation)
+{
+    int *n_looks = context;
+
+    (void)offset;
+    (void)generation;
+    if (++*n_looks < 3)
+        return false;
+    cr_assert_eq(try_alloc(100), 0);
+    return true;
+}
+
+Test(heap, the_count_is_exact_in_the_middle_of_a_sweep)
+{
+    int n_looks = 0;
+
+    open_counted_heap(3);
+    for (int i = 0; i < 3; i++)
+        alloc(100, OTHER_HOLDER);
+    cr_assert_eq(dragon_heap_sweep(&heap, OTHER_HOLDER, alloc_in_the_last_look, &n_looks), 2);
+    cr_assert_eq(n_blocks(), 2);
+    cr_assert_eq(usage().most_blocks, 3);
+    cr_assert(is_sane());
+}
