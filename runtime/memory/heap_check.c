@@ -34,7 +34,8 @@ static bool run_is_sane(struct dragon_heap *heap, uint32_t first)
 {
     uint32_t n = dragon_peek(&heap->chunks[first].n_chunks);
 
-    if (n == 0 || n > dragon_heap_n_committed(heap) - first || first + n > heap->header->n_used || !words_are_sane(heap, first, 1))
+    if (n == 0 || n > dragon_heap_n_committed(heap) - first || first + n > heap->header->n_used ||
+        !words_are_sane(heap, first, 1))
         return false;
     for (uint32_t i = first + 1; i < first + n; i++)
         if (dragon_peek(&heap->chunks[i].kind) != DRAGON_HEAP_CHUNK_RUN_REST)

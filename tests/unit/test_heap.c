@@ -838,8 +838,8 @@ Test(heap, more_blocks_than_allowed_are_full_until_one_is_freed)
 static void open_counted_heap(uint64_t max_blocks)
 {
     close_heap();
-    open_heap_with(N_CHUNKS * CHUNK, &(struct dragon_heap_options){.chunk_bytes = CHUNK,
-                                                                   .max_blocks = max_blocks});
+    open_heap_with(N_CHUNKS * CHUNK,
+                   &(struct dragon_heap_options){.chunk_bytes = CHUNK, .max_blocks = max_blocks});
 }
 
 /* Keeps the last block; by then the others are free, and one may come instead. */
