@@ -6,11 +6,13 @@
 
 #include "base/atomic.h"
 #include "base/check.h"
+#include "base/deadline.h"
 #include "base/error.h"
 #include "memory/heap_chunks.h"
 #include "memory/heap_lease.h"
 #include "memory/heap_place.h"
 #include "memory/pool.h"
+#include "os/os.h"
 
 #include <errno.h>
 #include <string.h>
@@ -19,6 +21,7 @@
 #define HEAP_VERSION 4
 #define PAGE_BYTES UINT64_C(4096)
 #define SMALL_BLOCKS_PER_CHUNK 2 /* at least */
+#define PAUSE_NS INT64_C(1000000)
 
 /* ---- shape ---- */
 
@@ -668,27 +671,52 @@ int dragon_heap_commit(struct dragon_heap *heap, uint32_t n_chunks)
     return dragon_error_trace(r);
 }
 
+/* Who waits for the mutex would hardly get it from a loop that wants it again at
+ * once. */
+static void let_others_in(void)
+{
+    _Atomic uint32_t nobody_wakes = 0;
+
+    (void)dragon_os_futex_wait(&nobody_wakes, 0, dragon_deadline_after_ns(PAUSE_NS));
+}
+
+/* Piece by piece: many GiB take seconds, and others need the mutex. */
+static uint64_t trim_from(struct dragon_heap *heap, uint32_t from, uint64_t keep_bytes)
+{
+    uint64_t n_bytes = 0, n_now;
+
+    for (;;) {
+        if (dragon_heap_lock(heap) < 0)
+            return n_bytes;
+        n_now = dragon_heap_trim_locked(heap, from, keep_bytes);
+        dragon_heap_unlock(heap);
+        n_bytes += n_now;
+        if (n_now < DRAGON_HEAP_TRIM_AT_ONCE_BYTES)
+            return n_bytes;
+        let_others_in();
+    }
+}
+
 uint64_t dragon_heap_trim(struct dragon_heap *heap, uint64_t keep_bytes)
 {
-    uint64_t n_bytes;
-
     if (dragon_heap_lock(heap) < 0)
         return 0;
-    n_bytes = dragon_heap_trim_locked(heap, 0, keep_bytes);
+    dragon_heap_reclaim_locked(heap);
     dragon_heap_unlock(heap);
-    return n_bytes;
+    return trim_from(heap, 0, keep_bytes);
 }
 
 uint64_t dragon_heap_trim_idle(struct dragon_heap *heap, uint64_t keep_bytes)
 {
-    uint64_t n_bytes;
+    uint32_t from;
 
     if (dragon_heap_lock(heap) < 0)
         return 0;
-    n_bytes = dragon_heap_trim_locked(heap, heap->header->taken_end, keep_bytes);
+    dragon_heap_reclaim_locked(heap);
+    from = heap->header->taken_end;
     heap->header->taken_end = 0;
     dragon_heap_unlock(heap);
-    return n_bytes;
+    return trim_from(heap, from, keep_bytes);
 }
 
 uint64_t dragon_heap_committed_end(struct dragon_heap *heap)

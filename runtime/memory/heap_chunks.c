@@ -468,13 +468,13 @@ static bool is_trimmable(const struct dragon_heap_chunk *chunk)
 uint64_t dragon_heap_trim_locked(struct dragon_heap *heap, uint32_t from, uint64_t keep_bytes)
 {
     uint64_t n_keep = keep_bytes >> heap->chunk_shift, n_free = 0, n_given_back = 0;
+    uint64_t n_most = DRAGON_HEAP_TRIM_AT_ONCE_BYTES >> heap->chunk_shift;
     uint32_t n = dragon_heap_n_committed(heap);
 
-    dragon_heap_reclaim_locked(heap);
     for (uint32_t i = 0; i < n; i++)
         n_free += is_trimmable(&heap->chunks[i]);
     /* From the end: low chunks are used first. */
-    for (uint32_t i = n; i-- > from && n_free > n_keep;) {
+    for (uint32_t i = n; i-- > from && n_free > n_keep && n_given_back < n_most;) {
         struct dragon_heap_chunk *chunk = &heap->chunks[i];
 
         if (!is_trimmable(chunk))

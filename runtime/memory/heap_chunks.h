@@ -58,8 +58,10 @@ void dragon_heap_keep_run_locked(struct dragon_heap *heap, uint32_t first);
  * the dead. */
 void dragon_heap_reclaim_locked(struct dragon_heap *heap);
 
-/* As dragon_heap_trim, for chunks from `from` on. */
+/* Give memory of free chunks from `from` on back, but for keep_bytes of it, and not
+ * more than _TRIM_AT_ONCE_BYTES: there may be more if it was that. Bytes. */
 uint64_t dragon_heap_trim_locked(struct dragon_heap *heap, uint32_t from, uint64_t keep_bytes);
+#define DRAGON_HEAP_TRIM_AT_ONCE_BYTES (UINT64_C(64) << 20) /* some 20 ms */
 
 /* ---- inspection ---- */
 

@@ -324,6 +324,15 @@ Test(heap_lease, memory_that_nobody_uses_is_given_back_and_comes_again)
         memset(dragon_pool_at(pool, handles[i].offset), 1, BLOCK_BYTES);
 }
 
+Test(heap_lease, more_is_given_back_than_at_one_time)
+{
+    close_pool();
+    cr_assert_eq(dragon_pool_create_managed(200 * MIB, 1, 1, &pool), 0);
+    cr_assert_eq(dragon_pool_prefault(pool, 200 * MIB), 0);
+    cr_assert_eq(dragon_pool_trim(pool, MIB), 199 * MIB);
+    cr_assert_eq(statistics().committed_bytes, MIB);
+}
+
 Test(heap_lease, trimming_touches_no_block)
 {
     uint64_t n = fill(BLOCK_BYTES, MINE), n_kept = 0;
