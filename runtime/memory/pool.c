@@ -223,21 +223,19 @@ static int sleep_until_freed(struct dragon_pool *pool, uint32_t key, int64_t dea
 int dragon_pool_alloc_wait(struct dragon_pool *pool, uint64_t size_bytes, uint32_t holder,
                            int64_t deadline_ns, struct dragon_handle *handle_out)
 {
-    int r = dragon_pool_alloc(pool, size_bytes, holder, handle_out);
+    int r = dragon_pool_alloc(pool, size_bytes, holder, handle_out), slept = 0;
 
     if (r == DRAGON_POOL_FULL && dragon_deadline_passed(deadline_ns))
         return dragon_heap_may_fit(&pool->heap, size_bytes) ? DRAGON_POOL_TIMEOUT : r;
     while (r == DRAGON_POOL_FULL && dragon_heap_may_fit(&pool->heap, size_bytes)) {
         uint32_t key = dragon_eventcount_prepare(&pool->heap.header->freed);
-        int slept;
 
-        r = dragon_pool_alloc(pool, size_bytes, holder, handle_out);
-        if (r != DRAGON_POOL_FULL)
-            break;
-        slept = sleep_until_freed(pool, key, deadline_ns);
+        /* Once each time: in a full pool it is a walk over all chunks. */
         r = dragon_pool_alloc(pool, size_bytes, holder, handle_out);
         if (r == DRAGON_POOL_FULL && slept != 0)
             return dragon_error_trace(slept);
+        if (r == DRAGON_POOL_FULL)
+            slept = sleep_until_freed(pool, key, deadline_ns);
     }
     return dragon_error_trace(r);
 }
