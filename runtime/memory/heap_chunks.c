@@ -159,6 +159,7 @@ static void note_growth(struct dragon_heap *heap, uint32_t n)
     uint64_t before = dragon_fetch_add(&heap->header->n_backed, n);
     uint64_t mark = DRAGON_POOL_HIGH_WATER_BYTES >> heap->chunk_shift;
 
+    DRAGON_TEST_POINT("heap-grown");
     if (before <= mark && before + n > mark)
         dragon_eventcount_wake_all_after_change(&heap->header->grown);
 }
@@ -754,6 +755,7 @@ static void rebuild_locked(struct dragon_heap *heap)
     for (uint32_t i = 0; i < n; i++)
         n_backed += heap->chunks[i].has_memory != 0;
     dragon_poke(&header->n_backed, n_backed);
+    dragon_eventcount_wake_all(&header->grown); /* the dead may have let it grow */
     if (header->n_blocks > dragon_peek(&header->most_blocks))
         dragon_poke(&header->most_blocks, header->n_blocks);
 }

@@ -316,6 +316,25 @@ Test(killed_in_heap, lists_and_counters_are_rebuilt_from_words_and_kinds)
     check_survivors(N_MINE, N_MINE);
 }
 
+static int grow(void *unused)
+{
+    (void)unused;
+    return dragon_pool_prefault(pool, 2 * DRAGON_POOL_HIGH_WATER_BYTES);
+}
+
+Test(killed_in_heap, who_gives_memory_back_hears_of_growth_though_its_maker_died)
+{
+    struct dragon_handle handle;
+    uint32_t key;
+
+    cr_assert_eq(dragon_pool_create_managed(2 * DRAGON_POOL_HIGH_WATER_BYTES, 7, 1, &pool), 0);
+    key = dragon_eventcount_prepare(dragon_pool_grown(pool));
+    cr_assert(child_dies_at("heap-grown", grow, NULL));
+    cr_assert_eq(dragon_pool_alloc(pool, 1, MINE, &handle), 0);
+    cr_assert_eq(dragon_eventcount_park_until(dragon_pool_grown(pool), key, DRAGON_AT_ONCE), 0);
+    dragon_pool_close(pool);
+}
+
 /* ---- a counted pool ---- */
 
 static void open_counted_pool(void)
