@@ -410,8 +410,9 @@ void dragon_pool_limit(struct dragon_pool *pool, uint64_t size_bytes)
 {
     uint64_t n_chunks = size_bytes / pool->heap.chunk_bytes;
 
-    if (n_chunks < pool->heap.n_chunks)
-        dragon_publish(&pool->heap.header->n_allowed, (uint32_t)n_chunks);
+    if (n_chunks > pool->heap.n_chunks)
+        n_chunks = pool->heap.n_chunks;
+    dragon_publish(&pool->heap.header->n_allowed, (uint32_t)n_chunks);
     dragon_heap_wake(&pool->heap); /* it may have been less */
 }
 

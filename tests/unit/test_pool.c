@@ -693,6 +693,7 @@ Test(pool, a_limited_one_grows_to_its_limit_and_keeps_what_it_has)
 
 Test(pool, a_limit_above_its_size_is_none)
 {
+    dragon_pool_limit(pool, 65536);
     dragon_pool_limit(pool, 100 * SIZE_BYTES);
     cr_assert_eq(statistics_of(pool).size_bytes, SIZE_BYTES);
 }
