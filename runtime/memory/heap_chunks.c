@@ -573,10 +573,11 @@ int dragon_heap_alloc_shared_locked(struct dragon_heap *heap, uint32_t size_clas
 
     while ((index = first_listed(heap, size_class)) != DRAGON_HEAP_NO_CHUNK) {
         if (take_from_chunk(heap, index, dragon_peek(&heap->chunks[index].scan_from), slack, holder,
-                            offset_out, generation_out) ||
-            take_from_chunk(heap, index, 0, slack, holder, offset_out, generation_out))
+                            offset_out, generation_out))
             return 0;
-        unlink_locked(heap, index); /* whoever frees a block of it offers it again */
+        /* Whoever frees a block of it offers it again; and so do we, with another look from
+         * its start, if it has one before that place. */
+        unlink_locked(heap, index);
         dragon_heap_offer_chunk_locked(heap, index);
     }
     r = open_small_chunk_locked(heap, size_class, &index);
