@@ -55,6 +55,14 @@ static uint64_t n_blocks(void)
     return statistics.n_blocks;
 }
 
+static uint64_t most_blocks(void)
+{
+    struct dragon_pool_statistics statistics;
+
+    dragon_pool_statistics(pool, &statistics);
+    return statistics.most_blocks;
+}
+
 static void alloc_and_free_at_once(void)
 {
     int64_t begin_ns = dragon_now_ns();
@@ -322,6 +330,17 @@ static int grow(void *unused)
     return dragon_pool_prefault(pool, 2 * DRAGON_POOL_HIGH_WATER_BYTES);
 }
 
+Test(killed_in_heap, who_gives_memory_back_hears_of_growth)
+{
+    uint32_t key;
+
+    cr_assert_eq(dragon_pool_create_managed(2 * DRAGON_POOL_HIGH_WATER_BYTES, 7, 1, &pool), 0);
+    key = dragon_eventcount_prepare(dragon_pool_grown(pool));
+    cr_assert_eq(grow(NULL), 0);
+    cr_assert_eq(dragon_eventcount_park_until(dragon_pool_grown(pool), key, DRAGON_AT_ONCE), 0);
+    dragon_pool_close(pool);
+}
+
 Test(killed_in_heap, who_gives_memory_back_hears_of_growth_though_its_maker_died)
 {
     struct dragon_handle handle;
@@ -355,6 +374,8 @@ Test(killed_in_heap, the_number_of_blocks_is_right_after_each_death)
         for (int k = 0; k < N_SIZES; k++) {
             open_counted_pool();
             cr_assert(child_dies_at(points[i], alloc_and_free_one, &sizes[k]));
+            cr_assert(dragon_pool_check(pool)); /* takes the mutex from the dead */
+            cr_assert_geq(most_blocks(), n_left[i]);
             for (uint64_t n = n_left[i]; n < 3; n++)
                 cr_assert_eq(dragon_pool_alloc(pool, 100, MINE, &handle), 0);
             cr_assert_eq(dragon_pool_alloc(pool, 100, MINE, &handle), DRAGON_POOL_FULL);

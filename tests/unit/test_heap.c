@@ -1,4 +1,5 @@
 #include "memory/heap.h"
+#include "memory/heap_lease.h"
 #include "memory/heap_place.h"
 #include "support/seed.h"
 
@@ -273,6 +274,14 @@ Test(heap, a_block_that_was_never_given_out_is_refused)
     refuse(small.offset + 256, 0);
 }
 
+Test(heap, the_generation_of_one_block_does_not_fit_its_neighbour)
+{
+    struct block a = alloc(256, HOLDER), b = alloc(256, HOLDER);
+
+    refuse(a.offset, b.generation);
+    refuse(b.offset, a.generation);
+}
+
 Test(heap, another_generation_is_refused)
 {
     struct block small = alloc(100, HOLDER), run = alloc(CHUNK, HOLDER);
@@ -376,6 +385,49 @@ Test(heap, chunks_of_small_blocks_become_a_long_run_again)
     for (int i = 0; i < N_CHUNKS * 2; i++)
         release(&blocks[i]);
     cr_assert_eq(try_alloc(N_CHUNKS * CHUNK), 0);
+    cr_assert(is_sane());
+}
+
+Test(heap, a_thread_keeps_few_empty_chunks_of_a_class)
+{
+    struct block blocks[40];
+    uint32_t n_kept = 0;
+
+    for (int i = 0; i < 40; i++) /* in 20 chunks */
+        blocks[i] = alloc(30000, HOLDER);
+    for (int i = 0; i < 40; i++)
+        release(&blocks[i]);
+    for (uint32_t i = 0; i < N_CHUNKS; i++)
+        n_kept += dragon_peek(&heap.chunks[i].kind) != DRAGON_HEAP_CHUNK_FREE;
+    /* The first four were taken from chunks that nobody leases. */
+    cr_assert_leq(n_kept, 4 + 2);
+}
+
+Test(heap, a_thread_forgets_the_chunks_that_were_taken_from_it)
+{
+    uint32_t size_class = dragon_heap_class_of(&heap, 30000);
+
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < 40; i++)
+            alloc(30000, HOLDER);
+        dragon_heap_sweep(&heap, HOLDER, NULL, NULL);
+        dragon_heap_trim(&heap, 0);
+    }
+    alloc(30000, HOLDER);
+    cr_assert_leq(dragon_heap_lease_at_hand(&heap)->classes[size_class].n_all, N_CHUNKS);
+}
+
+Test(heap, of_many_freed_runs_the_last_few_are_kept_as_they_are)
+{
+    struct block runs[DRAGON_HEAP_N_CACHED_RUNS + 2];
+
+    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS + 2; i++)
+        runs[i] = alloc(2 * CHUNK, HOLDER);
+    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS + 2; i++)
+        release(&runs[i]);
+    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS + 2; i++)
+        cr_assert_eq(dragon_peek(&heap.chunks[2 * i].kind),
+                     i < 2 ? DRAGON_HEAP_CHUNK_FREE : DRAGON_HEAP_CHUNK_RUN);
     cr_assert(is_sane());
 }
 
@@ -840,6 +892,17 @@ static void open_counted_heap(uint64_t max_blocks)
     close_heap();
     open_heap_with(N_CHUNKS * CHUNK,
                    &(struct dragon_heap_options){.chunk_bytes = CHUNK, .max_blocks = max_blocks});
+}
+
+Test(heap, a_counted_one_uses_a_block_of_a_full_chunk_again_before_it_grows)
+{
+    struct block blocks[4];
+
+    open_counted_heap(10);
+    for (int i = 0; i < 4; i++) /* two fill a chunk */
+        blocks[i] = alloc(30000, HOLDER);
+    release(&blocks[0]);
+    cr_assert_eq(alloc(30000, HOLDER).offset, blocks[0].offset);
 }
 
 /* Keeps the last block; by then the others are free, and one may come instead. */

@@ -1,11 +1,13 @@
 /* Threads and processes over one heap: what one leases is no less everybody's. */
 #include "memory/pool.h"
+#include "support/heap_walk.h"
 #include "support/shared_page.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define MIB (UINT64_C(1) << 20)
 #define CHUNK UINT64_C(65536)
@@ -136,6 +138,128 @@ Test(heap_lease, empty_chunks_that_are_leased_become_a_run)
     cr_assert_eq(dragon_pool_alloc(pool, SIZE_BYTES, MINE, &handles[0]), 0);
 }
 
+static void *lease_chunk_of_1_kib(void *argument)
+{
+    struct sleeper *sleeper = argument;
+    struct dragon_handle handle;
+
+    for (int i = 0; i < 20; i++)
+        (void)dragon_pool_alloc(pool, BLOCK_BYTES, OTHERS, &handle);
+    pthread_barrier_wait(&sleeper->has_leased);
+    pthread_barrier_wait(&sleeper->may_end);
+    return NULL;
+}
+
+static void start_sleeper(struct sleeper *sleeper, void *(*run)(void *), pthread_t *thread)
+{
+    pthread_barrier_init(&sleeper->has_leased, NULL, 2);
+    pthread_barrier_init(&sleeper->may_end, NULL, 2);
+    cr_assert_eq(pthread_create(thread, NULL, run, sleeper), 0);
+    pthread_barrier_wait(&sleeper->has_leased);
+}
+
+Test(heap_lease, not_one_block_less_fits_because_another_thread_leases)
+{
+    struct sleeper sleeper;
+    pthread_t thread;
+
+    start_sleeper(&sleeper, lease_chunk_of_1_kib, &thread);
+    cr_assert_eq(fill(BLOCK_BYTES, MINE), N_ALL - 20);
+    pthread_barrier_wait(&sleeper.may_end);
+    pthread_join(thread, NULL);
+}
+
+/* ---- what is free is used before the heap grows ---- */
+
+static void alloc_without_growth(int n)
+{
+    uint64_t committed_bytes = statistics().committed_bytes;
+    struct dragon_handle handle;
+
+    for (int i = 0; i < n; i++)
+        cr_assert_eq(dragon_pool_alloc(pool, BLOCK_BYTES, MINE, &handle), 0);
+    cr_assert_eq(statistics().committed_bytes, committed_bytes);
+}
+
+static void *alloc_20(void *unused)
+{
+    struct dragon_handle handle;
+
+    (void)unused;
+    for (int i = 0; i < 20; i++)
+        (void)dragon_pool_alloc(pool, BLOCK_BYTES, OTHERS, &handle);
+    return NULL;
+}
+
+static int alloc_20_in_child(void *unused)
+{
+    alloc_20(unused);
+    return 0;
+}
+
+Test(heap_lease, the_rest_of_an_ended_threads_chunks_is_used_before_the_heap_grows)
+{
+    in_thread(alloc_20, NULL);
+    alloc_without_growth(40); /* of 64 in a chunk */
+}
+
+Test(heap_lease, the_rest_of_a_dead_process_chunks_is_used_once_they_were_looked_for)
+{
+    cr_assert_eq(child_result(child_start(alloc_20_in_child, NULL)), 0);
+    dragon_pool_trim(pool, SIZE_BYTES); /* looks for what nobody uses */
+    alloc_without_growth(40);
+}
+
+Test(heap_lease, a_block_of_a_full_chunk_is_used_again_before_the_heap_grows)
+{
+    struct dragon_handle again;
+
+    for (int i = 0; i < 4; i++) /* two fill a chunk; so few come without a lease */
+        cr_assert_eq(dragon_pool_alloc(pool, 30000, MINE, &handles[i]), 0);
+    free_handles(1);
+    cr_assert_eq(dragon_pool_alloc(pool, 30000, MINE, &again), 0);
+    cr_assert_eq(again.offset, handles[0].offset);
+}
+
+Test(heap_lease, swept_blocks_of_a_full_chunk_are_used_again_before_the_heap_grows)
+{
+    struct dragon_handle again;
+
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(dragon_pool_alloc(pool, 30000, i == 1 ? OTHERS : MINE, &handles[i]), 0);
+    cr_assert_eq(dragon_pool_sweep(pool, OTHERS), 1);
+    cr_assert_eq(dragon_pool_alloc(pool, 30000, MINE, &again), 0);
+    cr_assert_eq(again.offset, handles[1].offset);
+}
+
+Test(heap_lease, swept_blocks_of_a_leased_chunk_are_used_again_before_the_heap_grows)
+{
+    for (int i = 0; i < 64; i++) /* the thread leases the chunk, and it is full */
+        cr_assert_eq(dragon_pool_alloc(pool, BLOCK_BYTES, OTHERS, &handles[i]), 0);
+    cr_assert_eq(dragon_pool_sweep(pool, OTHERS), 64);
+    alloc_without_growth(64);
+}
+
+static int leave_empty_chunks(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 200; i++)
+        if (dragon_pool_alloc(pool, 30000, OTHERS, &handles[0]) != 0)
+            return 1;
+    return 0;
+}
+
+Test(heap_lease, what_nobody_uses_is_looked_for_before_the_heap_grows_much)
+{
+    close_pool();
+    cr_assert_eq(dragon_pool_create_managed(64 * MIB, 1, 1, &pool), 0);
+    cr_assert_eq(child_result(child_start(leave_empty_chunks, NULL)), 0);
+    cr_assert_eq(dragon_pool_sweep(pool, OTHERS), 200);
+    for (int i = 0; i < 20; i++)
+        cr_assert_eq(dragon_pool_alloc(pool, MIB, MINE, &handles[i]), 0);
+    cr_assert_leq(statistics().committed_bytes, 21 * MIB); /* not the 6 MiB of the dead more */
+}
+
 /* ---- blocks that others free ---- */
 
 static void *free_in_thread(void *n)
@@ -239,6 +363,35 @@ Test(heap_lease, all_that_a_dead_process_had_comes_back)
     cr_assert_eq(dragon_pool_alloc(pool, SIZE_BYTES, MINE, &handles[0]), 0);
 }
 
+static bool somebody_waits_for(void *mutex)
+{
+    const struct dragon_mutex *m = mutex;
+
+    return __atomic_load_n(&m->mutex.__data.__lock, __ATOMIC_RELAXED) & 0x80000000;
+}
+
+/* A thread that ends waits for the heap's mutex, and holds what guards the leases of
+ * the process, when this is copied. */
+Test(heap_lease, a_copy_made_while_another_thread_changes_its_leases_can_allocate)
+{
+    struct heap_view view;
+    struct sleeper sleeper;
+    pthread_t thread;
+    pid_t child;
+
+    heap_view_open(&view, pool);
+    start_sleeper(&sleeper, lease_chunk_of_1_kib, &thread);
+    cr_assert_eq(dragon_heap_lock(&view.heap), 0);
+    pthread_barrier_wait(&sleeper.may_end);
+    cr_assert(becomes_true(somebody_waits_for, &view.heap.header->mutex));
+    child = child_start(alloc_20_in_child, NULL);
+    dragon_heap_unlock(&view.heap);
+    pthread_join(thread, NULL);
+    cr_assert_eq(child_result(child), 0);
+    cr_assert_eq(dragon_pool_sweep(pool, OTHERS), 40);
+    heap_view_close(&view);
+}
+
 /* ---- several heaps, closing ---- */
 
 static void *use_and_wait_for_close(void *argument)
@@ -309,6 +462,15 @@ Test(heap_lease, a_thread_that_needs_few_blocks_takes_no_chunk_of_its_own)
     cr_assert_leq(statistics().committed_bytes, 2 * CHUNK);
 }
 
+/* Of the system's memory, whatever the heap says. */
+static uint64_t file_bytes(void)
+{
+    struct stat status;
+
+    cr_assert_eq(fstat(dragon_pool_fd(pool), &status), 0);
+    return (uint64_t)status.st_blocks * 512;
+}
+
 Test(heap_lease, memory_that_nobody_uses_is_given_back_and_comes_again)
 {
     uint64_t n = fill(BLOCK_BYTES, MINE);
@@ -317,11 +479,65 @@ Test(heap_lease, memory_that_nobody_uses_is_given_back_and_comes_again)
     free_handles(n);
     cr_assert_eq(dragon_pool_trim(pool, MIB), SIZE_BYTES - MIB);
     cr_assert_eq(statistics().committed_bytes, MIB);
+    cr_assert_lt(file_bytes(), 2 * MIB);
     cr_assert_eq(dragon_pool_trim(pool, MIB), 0);
     cr_assert_eq(fill(BLOCK_BYTES, MINE), N_ALL);
     cr_assert_eq(statistics().committed_bytes, SIZE_BYTES);
     for (uint64_t i = 0; i < N_ALL; i++)
         memset(dragon_pool_at(pool, handles[i].offset), 1, BLOCK_BYTES);
+}
+
+Test(heap_lease, memory_that_was_used_since_the_last_look_stays_until_the_next)
+{
+    struct dragon_handle run, again;
+
+    cr_assert_eq(dragon_pool_alloc(pool, MIB, MINE, &run), 0);
+    cr_assert_eq(dragon_pool_free(pool, &run), 0);
+    cr_assert_eq(dragon_pool_trim_idle(pool, 0), 0);
+    cr_assert_eq(dragon_pool_trim_idle(pool, 0), MIB);
+    /* The same for a run that is kept, and serves again as it is. */
+    cr_assert_eq(dragon_pool_alloc(pool, MIB, MINE, &run), 0);
+    cr_assert_eq(dragon_pool_trim_idle(pool, 0), 0);
+    cr_assert_eq(dragon_pool_free(pool, &run), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, MIB, MINE, &again), 0);
+    cr_assert_eq(again.offset, run.offset);
+    cr_assert_eq(dragon_pool_free(pool, &again), 0);
+    cr_assert_eq(dragon_pool_trim_idle(pool, 0), 0);
+    cr_assert_eq(dragon_pool_trim_idle(pool, 0), MIB);
+}
+
+static void *alloc_and_free_one(void *argument)
+{
+    struct dragon_handle handle;
+
+    for (int i = 0; i < 300000; i++)
+        if (dragon_pool_alloc(pool, 30000, OTHERS, &handle) == 0)
+            (void)dragon_pool_free(pool, &handle);
+    dragon_publish((_Atomic bool *)argument, true);
+    return NULL;
+}
+
+/* Between the look whether a chunk is empty and its closing a block of it is taken. */
+Test(heap_lease, a_chunk_whose_closing_comes_too_late_is_whole)
+{
+    _Atomic bool has_ended = false;
+    pthread_t thread;
+
+    cr_assert_eq(pthread_create(&thread, NULL, alloc_and_free_one, &has_ended), 0);
+    while (!dragon_observe(&has_ended)) {
+        dragon_pool_trim(pool, SIZE_BYTES);
+        cr_assert(dragon_pool_check(pool));
+    }
+    pthread_join(thread, NULL);
+}
+
+Test(heap_lease, who_waits_for_room_hears_of_another_limit)
+{
+    struct dragon_heap_header *header = dragon_pool_at(pool, 0);
+    uint32_t key = dragon_eventcount_prepare(&header->freed);
+
+    dragon_pool_limit(pool, MIB);
+    cr_assert_eq(dragon_eventcount_park_until(&header->freed, key, DRAGON_AT_ONCE), 0);
 }
 
 Test(heap_lease, more_is_given_back_than_at_one_time)
