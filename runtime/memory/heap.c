@@ -567,14 +567,14 @@ struct sweep {
 };
 
 /* The swap; with the count, if blocks are counted. */
-static bool replace_swept(struct dragon_heap *heap, _Atomic uint64_t *at, uint64_t *word,
+static bool replace_swept(struct dragon_heap *heap, _Atomic uint64_t *at, uint64_t word,
                           uint64_t after)
 {
     bool is_done;
 
     if (!heap->is_counted || dragon_heap_lock(heap) < 0)
-        return dragon_replace(at, word, after);
-    is_done = dragon_replace(at, word, after);
+        return dragon_replace(at, &word, after);
+    is_done = dragon_replace(at, &word, after);
     heap->header->n_blocks -= is_done && !dragon_heap_word_is_live(after);
     dragon_heap_unlock(heap);
     return is_done;
@@ -584,16 +584,17 @@ static bool replace_swept(struct dragon_heap *heap, _Atomic uint64_t *at, uint64
 static bool sweep_word(struct dragon_heap *heap, _Atomic uint64_t *at, const struct sweep *sweep,
                        uint64_t offset)
 {
-    uint64_t word = dragon_peek(at), after;
+    uint64_t word, after;
 
     do {
+        word = dragon_peek(at);
         if (dragon_heap_word_holder(word) != sweep->holder)
             return false;
         after = dragon_heap_word_of(DRAGON_HOLDER_NONE, 0, dragon_heap_word_generation(word));
         if (sweep->is_kept &&
             sweep->is_kept(sweep->context, offset, dragon_heap_word_generation(word)))
             after = with_holder(word, DRAGON_HOLDER_CHANNEL);
-    } while (!replace_swept(heap, at, &word, after));
+    } while (!replace_swept(heap, at, word, after));
     DRAGON_TEST_POINT("heap-sweeping");
     return !dragon_heap_word_is_live(after);
 }

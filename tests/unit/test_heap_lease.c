@@ -506,13 +506,17 @@ Test(heap_lease, memory_that_was_used_since_the_last_look_stays_until_the_next)
     cr_assert_eq(dragon_pool_trim_idle(pool, 0), MIB);
 }
 
-static void *alloc_and_free_one(void *argument)
+/* Both blocks of a chunk, the second first: who closes begins with the other. */
+static void *alloc_and_free_two(void *argument)
 {
-    struct dragon_handle handle;
+    struct dragon_handle first, second;
 
-    for (int i = 0; i < 300000; i++)
-        if (dragon_pool_alloc(pool, 30000, OTHERS, &handle) == 0)
-            (void)dragon_pool_free(pool, &handle);
+    for (int i = 0; i < 300000; i++) {
+        (void)dragon_pool_alloc(pool, 30000, OTHERS, &first);
+        (void)dragon_pool_alloc(pool, 30000, OTHERS, &second);
+        (void)dragon_pool_free(pool, &first);
+        (void)dragon_pool_free(pool, &second);
+    }
     dragon_publish((_Atomic bool *)argument, true);
     return NULL;
 }
@@ -523,7 +527,7 @@ Test(heap_lease, a_chunk_whose_closing_comes_too_late_is_whole)
     _Atomic bool has_ended = false;
     pthread_t thread;
 
-    cr_assert_eq(pthread_create(&thread, NULL, alloc_and_free_one, &has_ended), 0);
+    cr_assert_eq(pthread_create(&thread, NULL, alloc_and_free_two, &has_ended), 0);
     while (!dragon_observe(&has_ended)) {
         dragon_pool_trim(pool, SIZE_BYTES);
         cr_assert(dragon_pool_check(pool));
