@@ -6,8 +6,9 @@ of it is one compare and swap, by whoever: allocation {nobody, g} -> {me, g + 1}
 guesses. Only returning a chunk and giving it another class happens under the robust lock:
 
     close: each word {nobody, g} -> {closed, g}, or undo and leave it; then the chunk's last
-           generation = the largest of these words and of what it was; then kind = free
-    open:  word i = {nobody, 1 + last + i}; then kind = class
+           generation = the largest of these words and of what it was when the chunk was opened,
+           by the distance from the latter, as generations wrap around; then kind = free
+    open:  word i = {nobody, 1 + last + i}; opened = last; then kind = class
 
 All interleavings of these steps are visited (breadth first, sequentially consistent), with a
 death before any step where the setting says so. The model is one chunk with two words. Class
@@ -40,6 +41,7 @@ MUTATIONS = {
     "open_keeps_generations": "opening leaves the generations as they are",
     "open_counts_each_word": "opening raises each generation by itself, not above all",
     "last_not_noted": "closing does not note the largest generation",
+    "measured_from_noted": "closing measures from what the last closer noted, who may have died",
     "no_repair": "who gets the lock of a dead holder does not reopen closed words",
     "sweep_by_store": "the sweeper looks at a holder and then stores the word",
     "slot_reused_early": "a dead process's number is given away before the sweep has ended",
@@ -48,6 +50,7 @@ MUTATIONS = {
 
 NOBODY = 0
 CLOSED = -1
+N_GENERATIONS = 1 << 32
 
 #: Class -> offset of each block -> index of its word.
 WORDS_OF = {"a": {0: 0, 1: 1}, "b": {0: 1}}
@@ -83,7 +86,8 @@ class Thread(NamedTuple):
 class State(NamedTuple):
     """Everything: the chunk, the lock (-n: held by the dead n), processes; what was handed out.
 
-    `last` is the chunk's last generation: it stands in the chunk's line.
+    `last` is the chunk's last generation, `opened` what that was when the chunk was opened:
+    both stand in the chunk's line.
     """
 
     kind: str
@@ -91,6 +95,7 @@ class State(NamedTuple):
     lock: int
     threads: tuple[Thread, ...]
     last: int = 0
+    opened: int = 0
     unswept: frozenset[int] = frozenset()
     live: frozenset[Block] = frozenset()
     handles: frozenset[Block] = frozenset()
@@ -281,7 +286,10 @@ def _close(s: State, i: int, mutation: str) -> Iterator[State]:
         yield _undo(s, i, int(t.at[-1]))
     elif t.at == "return":
         used = [s.words[index].generation for index in WORDS_OF[s.kind].values()]
-        last = s.last if mutation == "last_not_noted" else max(s.last, *used)
+        first = s.last if mutation == "measured_from_noted" else s.opened
+        last = max(first, *used, key=lambda g: (g - first) % N_GENERATIONS)
+        if mutation == "last_not_noted":
+            last = s.last
         yield _with(s._replace(last=last), i, at="publish")
     else:
         yield _unlock(s._replace(kind="free"), i)
@@ -312,7 +320,7 @@ def _open(s: State, i: int, kind: str, mutation: str) -> Iterator[State]:
             word = Word(NOBODY, s.words[index].generation + 1)
         yield _with(_put(s, index, word), i, at="set 1" if index == 0 else "publish")
     else:
-        yield _unlock(s._replace(kind=kind), i)
+        yield _unlock(s._replace(kind=kind, opened=s.last), i)
 
 
 # ---- the dead ----
@@ -469,6 +477,10 @@ SETTINGS = {
     "killed while the class changes": Setting(
         (("alloc a",), ("close", "open b"), ("close", "open b", "alloc b")), n_deaths=2
     ),
+    "killed while the class changes, a place is used again": Setting(
+        (("alloc a", "free") * 3 + ("free",), ("close",), ("close", "open b", "alloc b")),
+        n_deaths=1,
+    ),
     "a number is used again": Setting(
         (("alloc a", "hold"), ("hold",)), n_deaths=1, reborn=("alloc a",)
     ),
@@ -484,6 +496,7 @@ BROKEN = {
     "open_keeps_generations": SETTINGS["the class changes, two allocate"],
     "open_counts_each_word": SETTINGS["a place is used twice, then the class changes"],
     "last_not_noted": SETTINGS["a place is used twice, then the class changes"],
+    "measured_from_noted": SETTINGS["killed while the class changes, a place is used again"],
     "no_repair": SETTINGS["killed while the class changes"],
     "sweep_by_store": SETTINGS["killed"],
     "slot_reused_early": SETTINGS["a number is used again"],
