@@ -2,9 +2,13 @@
 
 #include "base/atomic.h"
 #include "base/check.h"
+#include "base/deadline.h"
 #include "base/error.h"
 
 #include <errno.h>
+#include <time.h>
+
+#define LOOK_AGAIN_NS (DRAGON_NS_PER_S / 2)
 
 /* Kinds of mutex as glibc writes them: robust and shared between processes, and
  * with a check of its holder. This field and the holder's are read here by their
@@ -64,11 +68,35 @@ static bool is_ours(const struct dragon_mutex *mutex)
     return kind == KIND_PLAIN || kind == KIND_CHECKED;
 }
 
+/* ETIMEDOUT: look again. Unlocking wakes one waiter. If that one is killed before it
+ * has the mutex, the kernel wakes the next one, unless somebody else has taken the
+ * mutex meanwhile; and he does not know of waiters, and wakes none either. The same if
+ * who unlocks is killed before it wakes. */
+static int lock_for_a_while(struct dragon_mutex *mutex)
+{
+#ifdef __SANITIZE_THREAD__ /* which does not know the other function */
+    return pthread_mutex_lock(&mutex->mutex);
+#else
+    int64_t until_ns = dragon_deadline_after_ns(LOOK_AGAIN_NS);
+    struct timespec until = {
+        .tv_sec = until_ns / DRAGON_NS_PER_S,
+        .tv_nsec = until_ns % DRAGON_NS_PER_S,
+    };
+
+    return pthread_mutex_clocklock(&mutex->mutex, CLOCK_MONOTONIC, &until);
+#endif
+}
+
 int dragon_mutex_lock(struct dragon_mutex *mutex)
 {
+    int r;
+
     if (!is_ours(mutex))
         return dragon_error_origin(-EBADMSG);
-    return locked(mutex, pthread_mutex_lock(&mutex->mutex));
+    r = pthread_mutex_trylock(&mutex->mutex);
+    while (r == EBUSY || r == ETIMEDOUT)
+        r = lock_for_a_while(mutex);
+    return locked(mutex, r);
 }
 
 int dragon_mutex_try_lock(struct dragon_mutex *mutex)

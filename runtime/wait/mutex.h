@@ -34,7 +34,8 @@ enum dragon_mutex_outcome {
 
 int dragon_mutex_init(struct dragon_mutex *mutex);
 
-/* Blocks. 0 or DRAGON_MUTEX_OWNER_DIED: locked. -EBADMSG or other -errno: the
+/* Blocks; who waits while others are killed is passed over for half a second at the
+ * most. 0 or DRAGON_MUTEX_OWNER_DIED: locked. -EBADMSG or other -errno: the
  * memory holds no mutex of ours (another process wrote over it). */
 int dragon_mutex_lock(struct dragon_mutex *mutex);
 

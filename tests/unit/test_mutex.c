@@ -101,6 +101,51 @@ static int unlock_checked(void *mutex)
     return -dragon_mutex_unlock_checked(mutex);
 }
 
+static int lock_and_sleep(void *mutex)
+{
+    if (dragon_mutex_lock(mutex) != 0)
+        return 1;
+    pause();
+    return 2;
+}
+
+static int lock(void *mutex)
+{
+    return dragon_mutex_lock(mutex);
+}
+
+static bool is_held(void *mutex)
+{
+    return dragon_mutex_holder(mutex) != 0;
+}
+
+static _Atomic uint32_t *word_of(struct dragon_mutex *mutex)
+{
+    return (_Atomic uint32_t *)&mutex->mutex.__data.__lock;
+}
+
+static bool has_waiter(void *mutex)
+{
+    return (atomic_load(word_of(mutex)) & UINT32_C(0x80000000)) != 0; /* FUTEX_WAITERS */
+}
+
+/* One waiter is woken and killed, while somebody else has taken the mutex, who does not
+ * know of further waiters and wakes none: the word is what he leaves. */
+Test(mutex, who_waits_gets_it_though_the_one_that_was_woken_died)
+{
+    struct dragon_mutex *mutex = new_mutex();
+    int64_t begin_ns = dragon_now_ns();
+    pid_t holder = child_start(lock_and_sleep, mutex), waiter;
+
+    cr_assert(becomes_true(is_held, mutex));
+    waiter = child_start(lock, mutex);
+    cr_assert(becomes_true(has_waiter, mutex));
+    atomic_store(word_of(mutex), 0);
+    cr_assert_eq(child_result(waiter), 0);
+    cr_assert_lt(dragon_now_ns() - begin_ns, 3 * TEST_SECOND);
+    child_kill(holder);
+}
+
 Test(mutex, a_checked_one_knows_its_holder)
 {
     struct dragon_mutex *mutex = shared_page(4096);
