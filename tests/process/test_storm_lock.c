@@ -110,7 +110,9 @@ static void storm(enum dragon_lock_kind kind)
             1e-6 * (double)atomic_load(&shared->longest_wait_ns));
     cr_assert_eq(atomic_load(&shared->n_wrong), 0);
     cr_assert_gt(shared->first, N_KILLS);
-    cr_assert_lt(atomic_load(&shared->longest_wait_ns), TEST_SECOND);
+    /* Tens of ms where the cores are free; some seconds may pass where they are not. A wait
+     * that is forgotten lasts as long as the patience. */
+    cr_assert_lt(atomic_load(&shared->longest_wait_ns), 10 * TEST_SECOND);
 }
 
 Test(storm_lock, a_fifo_lock_survives_its_holders_and_waiters)
