@@ -220,11 +220,35 @@ static __attribute__((noinline)) int alloc_small(struct dragon_heap *heap, uint3
     return dragon_error_trace(r);
 }
 
+/* Who waits for the mutex would hardly get it from a loop that wants it again at
+ * once. */
+static void let_others_in(void)
+{
+    _Atomic uint32_t nobody_wakes = 0;
+
+    (void)dragon_os_futex_wait(&nobody_wakes, 0, dragon_deadline_after_ns(PAUSE_NS));
+}
+
+/* The system takes 0.3 s for a GiB of memory: too long to keep the others out. */
+static void prepare_run(struct dragon_heap *heap, uint64_t size_bytes)
+{
+    bool has_more = size_bytes > DRAGON_HEAP_AT_ONCE_BYTES;
+
+    while (has_more && dragon_heap_lock(heap) == 0) {
+        has_more = dragon_heap_prepare_run_locked(heap, size_bytes);
+        dragon_heap_unlock(heap);
+        if (has_more)
+            let_others_in();
+    }
+}
+
 static int alloc_run(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
                      uint64_t *offset_out, uint32_t *generation_out)
 {
-    int r = dragon_heap_lock(heap);
+    int r;
 
+    prepare_run(heap, dragon_heap_room(heap, size_bytes));
+    r = dragon_heap_lock(heap);
     if (r < 0)
         return dragon_error_trace(r);
     r = dragon_heap_alloc_run_locked(heap, size_bytes, holder, offset_out, generation_out);
@@ -258,8 +282,10 @@ static int alloc_counted_locked(struct dragon_heap *heap, uint64_t size_bytes, u
 static int alloc_counted(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
                          uint64_t *offset_out, uint32_t *generation_out)
 {
-    int r = dragon_heap_lock(heap);
+    int r;
 
+    prepare_run(heap, dragon_heap_room(heap, size_bytes));
+    r = dragon_heap_lock(heap);
     if (r < 0)
         return dragon_error_trace(r);
     r = alloc_counted_locked(heap, size_bytes, holder, offset_out, generation_out);
@@ -672,15 +698,6 @@ int dragon_heap_commit(struct dragon_heap *heap, uint32_t n_chunks)
     return dragon_error_trace(r);
 }
 
-/* Who waits for the mutex would hardly get it from a loop that wants it again at
- * once. */
-static void let_others_in(void)
-{
-    _Atomic uint32_t nobody_wakes = 0;
-
-    (void)dragon_os_futex_wait(&nobody_wakes, 0, dragon_deadline_after_ns(PAUSE_NS));
-}
-
 /* Piece by piece: many GiB take seconds, and others need the mutex. */
 static uint64_t trim_from(struct dragon_heap *heap, uint32_t from, uint64_t keep_bytes)
 {
@@ -692,7 +709,7 @@ static uint64_t trim_from(struct dragon_heap *heap, uint32_t from, uint64_t keep
         n_now = dragon_heap_trim_locked(heap, from, keep_bytes);
         dragon_heap_unlock(heap);
         n_bytes += n_now;
-        if (n_now < DRAGON_HEAP_TRIM_AT_ONCE_BYTES)
+        if (n_now < DRAGON_HEAP_AT_ONCE_BYTES)
             return n_bytes;
         let_others_in();
     }

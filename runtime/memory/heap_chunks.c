@@ -429,19 +429,26 @@ static void note_taken_locked(struct dragon_heap *heap, uint32_t end)
         heap->header->taken_end = end;
 }
 
+/* n free chunks in a row, after a look for more where that is due. */
+static bool find_room_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first_out)
+{
+    bool found = find_free_chunks(heap, n, first_out);
+
+    if (!found || should_reclaim_first(heap, *first_out + n)) {
+        dragon_heap_reclaim_locked(heap);
+        found = find_free_chunks(heap, n, first_out);
+        set_reclaim_mark(heap, *first_out + n);
+    }
+    return found;
+}
+
 /* n chunks in a row with memory behind them, still marked free. */
 static int take_chunks_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first_out)
 {
     uint32_t first;
-    bool found = find_free_chunks(heap, n, &first);
     int r;
 
-    if (!found || should_reclaim_first(heap, first + n)) {
-        dragon_heap_reclaim_locked(heap);
-        found = find_free_chunks(heap, n, &first);
-        set_reclaim_mark(heap, first + n);
-    }
-    if (!found)
+    if (!find_room_locked(heap, n, &first))
         return DRAGON_POOL_FULL;
     r = commit_lines_locked(heap, first + n);
     if (r == 0)
@@ -469,7 +476,7 @@ static bool is_trimmable(const struct dragon_heap_chunk *chunk)
 uint64_t dragon_heap_trim_locked(struct dragon_heap *heap, uint32_t from, uint64_t keep_bytes)
 {
     uint64_t n_keep = keep_bytes >> heap->chunk_shift, n_free = 0, n_given_back = 0;
-    uint64_t n_most = DRAGON_HEAP_TRIM_AT_ONCE_BYTES >> heap->chunk_shift;
+    uint64_t n_most = DRAGON_HEAP_AT_ONCE_BYTES >> heap->chunk_shift;
     uint32_t n = dragon_heap_n_committed(heap);
 
     for (uint32_t i = 0; i < n; i++)
@@ -636,6 +643,39 @@ void dragon_heap_keep_run_locked(struct dragon_heap *heap, uint32_t first)
     runs[0] = (struct dragon_heap_cached_run){first, dragon_peek(&heap->chunks[first].n_chunks)};
     if (n_oldest && is_run(heap, oldest))
         dragon_heap_close_chunk_locked(heap, oldest);
+}
+
+static bool has_cached_run(struct dragon_heap *heap, uint32_t n)
+{
+    const struct dragon_heap_cached_run *runs = heap->header->cached_runs;
+
+    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS; i++)
+        if (runs[i].n_chunks >= n && runs[i].n_chunks <= n + n / 8)
+            return true;
+    return false;
+}
+
+static bool is_at_most_blocks(const struct dragon_heap *heap)
+{
+    return heap->max_blocks != 0 && heap->header->n_blocks >= heap->max_blocks;
+}
+
+bool dragon_heap_prepare_run_locked(struct dragon_heap *heap, uint64_t size_bytes)
+{
+    uint64_t n = (size_bytes + heap->chunk_bytes - 1) >> heap->chunk_shift;
+    uint32_t at_once = (uint32_t)(DRAGON_HEAP_AT_ONCE_BYTES >> heap->chunk_shift);
+    uint32_t first, i;
+
+    if (n > heap->n_chunks || has_cached_run(heap, (uint32_t)n) || is_at_most_blocks(heap) ||
+        !find_room_locked(heap, (uint32_t)n, &first) ||
+        commit_lines_locked(heap, first + (uint32_t)n) < 0)
+        return false;
+    for (i = first; i < first + n && heap->chunks[i].has_memory; i++)
+        ;
+    if (first + n - i <= at_once)
+        return false; /* the allocation brings the rest */
+    DRAGON_TEST_POINT("heap-preparing-run");
+    return commit_chunks_locked(heap, i, at_once) == 0;
 }
 
 static int make_run_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first_out)

@@ -49,6 +49,11 @@ bool dragon_heap_close_chunk_locked(struct dragon_heap *heap, uint32_t index);
 int dragon_heap_alloc_run_locked(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
                                  uint64_t *offset_out, uint32_t *generation_out);
 
+/* Bring memory behind a part of the free chunks that a run of size_bytes would
+ * take. True: there may be more to bring, after others have had the mutex. Whoever is
+ * killed in between leaves free chunks with memory. */
+bool dragon_heap_prepare_run_locked(struct dragon_heap *heap, uint64_t size_bytes);
+
 /* Keep a run that was just freed for the next who wants one. */
 void dragon_heap_keep_run_locked(struct dragon_heap *heap, uint32_t first);
 
@@ -59,9 +64,9 @@ void dragon_heap_keep_run_locked(struct dragon_heap *heap, uint32_t first);
 void dragon_heap_reclaim_locked(struct dragon_heap *heap);
 
 /* Give memory of free chunks from `from` on back, but for keep_bytes of it, and not
- * more than _TRIM_AT_ONCE_BYTES: there may be more if it was that. Bytes. */
+ * more than _AT_ONCE_BYTES: there may be more if it was that. Bytes. */
 uint64_t dragon_heap_trim_locked(struct dragon_heap *heap, uint32_t from, uint64_t keep_bytes);
-#define DRAGON_HEAP_TRIM_AT_ONCE_BYTES (UINT64_C(64) << 20) /* some 20 ms */
+#define DRAGON_HEAP_AT_ONCE_BYTES (UINT64_C(64) << 20) /* some 20 ms */
 
 /* ---- inspection ---- */
 

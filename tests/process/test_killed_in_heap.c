@@ -10,6 +10,7 @@
 #define MINE DRAGON_HOLDER_FIRST_SLOT
 #define VICTIMS (DRAGON_HOLDER_FIRST_SLOT + 1)
 #define N_MINE 100
+#define LONG_BYTES (UINT64_C(192) << 20)
 
 TestSuite(killed_in_heap, .timeout = 60);
 
@@ -180,6 +181,27 @@ Test(killed_in_heap, a_run_that_was_being_made_is_free)
     open_pool();
     cr_assert(child_dies_at("heap-run-made", alloc_one, &sizes[2]));
     check_survivors(N_MINE, N_MINE);
+}
+
+static int alloc_long_run(void *unused)
+{
+    struct dragon_handle handle;
+
+    (void)unused;
+    return dragon_pool_alloc(pool, LONG_BYTES, VICTIMS, &handle);
+}
+
+/* So long that its memory is brought in pieces; with the mutex held. */
+Test(killed_in_heap, a_long_run_that_was_being_prepared_takes_nothing_along)
+{
+    struct dragon_handle handle;
+
+    cr_assert_eq(dragon_pool_create_managed(LONG_BYTES, 7, 1, &pool), 0);
+    cr_assert(child_dies_at("heap-preparing-run", alloc_long_run, NULL));
+    cr_assert_eq(n_blocks(), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, LONG_BYTES, MINE, &handle), 0);
+    cr_assert(dragon_pool_check(pool));
+    dragon_pool_close(pool);
 }
 
 Test(killed_in_heap, the_lease_of_a_dead_process_costs_nobody_a_block)

@@ -98,40 +98,6 @@ struct sleeper {
     pthread_barrier_t may_end;
 };
 
-static void *lease_and_sleep(void *argument)
-{
-    struct sleeper *sleeper = argument;
-
-    lease_chunks(NULL);
-    pthread_barrier_wait(&sleeper->has_leased);
-    pthread_barrier_wait(&sleeper->may_end);
-    return NULL;
-}
-
-Test(heap_lease, free_blocks_of_a_chunk_that_another_thread_leases_are_found)
-{
-    struct sleeper sleeper;
-    pthread_t thread;
-    uint64_t n_theirs;
-
-    pthread_barrier_init(&sleeper.has_leased, NULL, 2);
-    pthread_barrier_init(&sleeper.may_end, NULL, 2);
-    cr_assert_eq(pthread_create(&thread, NULL, lease_and_sleep, &sleeper), 0);
-    pthread_barrier_wait(&sleeper.has_leased);
-    n_theirs = statistics().n_blocks;
-    while (fill(BLOCK_BYTES, MINE) > 0)
-        ;
-    for (uint64_t size = 64; size <= BLOCK_BYTES; size += 64)
-        while (fill(size, MINE) > 0)
-            ;
-    /* No chunk is free and no block of these classes. */
-    cr_assert_eq(statistics().n_blocks - n_theirs, dragon_pool_sweep(pool, MINE));
-    pthread_barrier_wait(&sleeper.may_end);
-    pthread_join(thread, NULL);
-    cr_assert_eq(dragon_pool_sweep(pool, OTHERS), n_theirs);
-    cr_assert_eq(fill(BLOCK_BYTES, MINE), N_ALL);
-}
-
 Test(heap_lease, empty_chunks_that_are_leased_become_a_run)
 {
     free_handles(fill(BLOCK_BYTES, MINE));
@@ -469,6 +435,26 @@ static uint64_t file_bytes(void)
 
     cr_assert_eq(fstat(dragon_pool_fd(pool), &status), 0);
     return (uint64_t)status.st_blocks * 512;
+}
+
+#define LONG_BYTES (UINT64_C(200) << 20)
+
+Test(heap_lease, a_long_run_is_made_of_what_is_free_and_fits_to_the_byte)
+{
+    struct dragon_handle handle, again;
+    struct dragon_pool *other = pool;
+
+    cr_assert_eq(dragon_pool_create_managed(LONG_BYTES, 1, 1, &pool), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, 100, MINE, &handle), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, LONG_BYTES, MINE, &again), DRAGON_POOL_FULL);
+    cr_assert_eq(dragon_pool_alloc(pool, LONG_BYTES - CHUNK, MINE, &again), 0);
+    memset(dragon_pool_at(pool, again.offset), 1, LONG_BYTES - CHUNK);
+    cr_assert_eq(statistics().committed_bytes, LONG_BYTES);
+    cr_assert_eq(dragon_pool_free(pool, &again), 0);
+    cr_assert_eq(dragon_pool_free(pool, &handle), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, LONG_BYTES, MINE, &handle), 0);
+    close_pool();
+    pool = other;
 }
 
 Test(heap_lease, memory_that_nobody_uses_is_given_back_and_comes_again)
