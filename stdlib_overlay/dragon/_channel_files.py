@@ -83,12 +83,19 @@ class _File(Context, OfOneProcess):
     def open(self) -> None:
         """Begin a stream. ChannelError: it is open, or the channel is gone."""
         if self._is_open:
-            raise ChannelError("the file is open", DragonError.INVALID_STATE)
+            text = f"this {type(self).__name__} is open already"
+            raise ChannelError(text, DragonError.INVALID_STATE)
         self._begin()
         self._is_open = True
 
     def close(self) -> None:
-        """End the stream; closing it again is fine."""
+        """End the stream; closing it again is fine.
+
+        A writer sends what it has not sent yet, and waits for room as long as its time-out says.
+
+        Raises:
+            As ``write``, of a writer; the file is closed nevertheless. Nothing, of a reader.
+        """
         if self._is_open:
             self._is_open = False
             self._end()
@@ -110,7 +117,8 @@ class _File(Context, OfOneProcess):
 
     def _require_open(self) -> None:
         if not self._is_open:
-            raise ChannelHandleNotOpenError("the file is not open", DragonError.INVALID_STATE)
+            text = f"this {type(self).__name__} is not open: call open(), or use `with`"
+            raise ChannelHandleNotOpenError(text, DragonError.INVALID_STATE)
 
     def __enter__(self) -> Self:
         self.open()
@@ -171,17 +179,30 @@ class _WritingFile(_File):
         self._waiting += data
 
     def write_raw_header(self, msg_len: int) -> None:
-        """Announce raw bytes: msg_len of them; ``2**56 - 1``: all that follow. ValueError: no."""
+        """Announce raw bytes: msg_len of them; ``2**56 - 1``: all that follow.
+
+        Raises:
+            ValueError: no header can say that number.
+            As ``write``.
+        """
         if not 0 <= msg_len <= _REST:
             raise ValueError(f"msg_len must be at least 0 and below 2**56, not {msg_len}")
         self.write(_RAW + msg_len.to_bytes(_RAW_HEADER_BYTES - 1, "little"))
 
     def write_eot(self) -> None:
-        """Tell the reader that nothing more comes, now or later."""
+        """Tell the reader that nothing more comes, now or later.
+
+        Raises:
+            As ``write``.
+        """
         self.write(_EOT)
 
     def flush(self) -> None:
-        """Do nothing: the stream is sent when it is closed."""
+        """Do nothing: the stream is sent when it is closed.
+
+        Raises:
+            ChannelHandleNotOpenError: the file is not open.
+        """
         self._require_open()
 
 
@@ -320,7 +341,15 @@ class Many2ManyWritingChannelFile(_WritingFile):
         super().__init__(channel, buffer_pool, timeout, wait_mode, return_mode)
 
     def set_adapter_timeout(self, blocking: bool, timeout: float | None) -> None:
-        """Say how long ``close`` waits for room. ValueError: timeout is negative."""
+        """Say how long ``close`` waits for room.
+
+        Args:
+            blocking: false: not at all.
+            timeout: seconds; None: for ever.
+
+        Raises:
+            ValueError: timeout is negative.
+        """
         self._timeout = check_timeout(timeout) if blocking else 0
 
     def _end(self) -> None:
@@ -415,7 +444,11 @@ class _ReadingFile(_File):
         raise ChannelRecvError(text, DragonError.INVALID_MESSAGE)
 
     def advance_raw_header(self, msg_len: int | None) -> None:
-        """Go past the header of raw bytes; then msg_len of them can be read, None: all."""
+        """Go past the header of raw bytes; then msg_len of them can be read, None: all.
+
+        Raises:
+            As ``check_header``; ChannelRecvError also if the stream has another header.
+        """
         kind, _n_bytes = self.check_header()
         if kind != ChannelAdapterMsgTypes.RAW_BYTES:
             raise ChannelRecvError("no raw bytes come here", DragonError.INVALID_MESSAGE)
@@ -605,7 +638,15 @@ class Many2ManyReadingChannelFile(_ReadingFile):
         super().__init__(channel, timeout, wait_mode)
 
     def set_adapter_timeout(self, blocking: bool, timeout: float | None) -> None:
-        """Say how long a stream is waited for. ValueError: timeout is negative."""
+        """Say how long a stream is waited for.
+
+        Args:
+            blocking: false: not at all.
+            timeout: seconds; None: for ever.
+
+        Raises:
+            ValueError: timeout is negative.
+        """
         self._timeout = check_timeout(timeout) if blocking else 0
 
     def get_remaining_data(self) -> bytes:

@@ -69,7 +69,9 @@ class Ends:
         wait_mode: Mode = DEFAULT_WAIT_MODE,
         timeout: float | None = None,
     ) -> ChannelSendH:
-        """A handle to send with; to be opened. timeout: of its sends, None: for ever.
+        """A handle to send with; to be opened. Does not wait.
+
+        timeout: seconds that its sends wait; None: for ever.
 
         Raises:
             ValueError: an argument is none of its kind.
@@ -83,7 +85,9 @@ class Ends:
         wait_mode: Mode = DEFAULT_WAIT_MODE,
         timeout: float | None = None,
     ) -> ChannelRecvH:
-        """A handle to receive with; to be opened. timeout: of its receives, None: for ever.
+        """A handle to receive with; to be opened. Does not wait.
+
+        timeout: seconds that its receives wait; None: for ever.
 
         Raises:
             ValueError: an argument is none of its kind.
@@ -93,7 +97,7 @@ class Ends:
 
     def _require(self) -> _dragon.Channel:
         if self._channel is None:
-            text = "the channel was destroyed or detached here"
+            text = f"channel {self._uid} was destroyed or detached here"
             raise ChannelDestroyed(text, DragonError.OBJECT_DESTROYED)
         return self._channel
 
@@ -112,7 +116,7 @@ class _Handle(Context, OfOneProcess):
     def open(self) -> None:
         """Begin to use the handle. ChannelError: it is open, or the channel gone or a semaphore."""
         if self._is_open:
-            raise ChannelError("the handle is open", DragonError.INVALID_STATE)
+            raise ChannelError(f"{self._name()} is open already", DragonError.INVALID_STATE)
         self._ch._require()
         if self._ch._is_semaphore:
             raise not_so(f"channel {self._ch._uid} is a semaphore: it has no messages")
@@ -121,13 +125,20 @@ class _Handle(Context, OfOneProcess):
     def close(self) -> None:
         """End its use. ChannelHandleNotOpenError: it is not open."""
         if not self._is_open:
-            raise ChannelHandleNotOpenError("the handle is not open", DragonError.INVALID_STATE)
+            raise self._not_open()
         self._is_open = False
 
     def _require(self) -> _dragon.Channel:
         if not self._is_open:
-            raise ChannelHandleNotOpenError("the handle is not open", DragonError.INVALID_STATE)
+            raise self._not_open()
         return self._ch._require()
+
+    def _name(self) -> str:
+        return f"the {type(self).__name__} of channel {self._ch._uid}"
+
+    def _not_open(self) -> ChannelHandleNotOpenError:
+        text = f"{self._name()} is not open: call open(), or use `with`"
+        return ChannelHandleNotOpenError(text, DragonError.INVALID_STATE)
 
     def _seconds(self, blocking: bool, timeout: Timeout) -> float | None:
         if isinstance(timeout, HandleDefault):
@@ -199,9 +210,13 @@ class ChannelSendH(_Handle):
             ChannelHandleNotOpenError: the handle is not open.
             ChannelDestroyed: the channel was destroyed, before or during the wait.
             ValueError: timeout is negative.
+            TypeError: msg or dest_msg is no Message.
         """
         channel = self._require()
         seconds = self._seconds(blocking, timeout)
+        _check_message("msg", msg)
+        if dest_msg is not None:
+            _check_message("dest_msg", dest_msg)
         try:
             if dest_msg is not None:
                 self._send_into(channel, msg, dest_msg, seconds)
@@ -319,7 +334,8 @@ class ChannelSendH(_Handle):
         if isinstance(error, _dragon.Destroyed):
             return destroyed(self._ch._uid)
         if isinstance(error, MemoryError):
-            return ChannelSendError(str(error), DragonError.DYNHEAP_REQUESTED_SIZE_NOT_AVAILABLE)
+            text = f"channel {self._ch._uid}: {error}"
+            return ChannelSendError(text, DragonError.DYNHEAP_REQUESTED_SIZE_NOT_AVAILABLE)
         if isinstance(error, ChannelError | DragonMemoryError):
             return ChannelSendError(error.msg, error.lib_err)
         return ChannelSendError(str(error), DragonError.INVALID_MESSAGE)
@@ -415,6 +431,10 @@ class ChannelRecvH(_Handle):
     ) -> bytes:
         """Take the oldest message's bytes; nothing is to be freed.
 
+        Args:
+            blocking: wait for a message.
+            timeout: seconds to wait.
+
         Raises:
             As ``recv``.
         """
@@ -456,6 +476,12 @@ class ChannelRecvH(_Handle):
         if self._ch._places is not None:
             del self._ch._places.at
         return index.to_bytes(_INDEX_BYTES, sys.byteorder, signed=True), _INDEX_BYTES, 0, 0, False
+
+
+def _check_message(name: str, msg: Message) -> None:
+    if not isinstance(msg, Message):
+        text = f"{name} must be a Message, not {type(msg).__name__}; send_bytes() sends bytes"
+        raise TypeError(text)
 
 
 def _first(buf: bytes | bytearray | memoryview, n_bytes: int) -> memoryview:

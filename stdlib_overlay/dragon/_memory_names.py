@@ -34,7 +34,9 @@ class PoolName(NamedTuple):
     node: int = 0  # of a node's default pool
 
     def __str__(self) -> str:
-        return f"pool {self.name!r}" if self.name else f"the default pool of node {self.node:#x}"
+        if self.name:
+            return f"pool {self.name!r}"
+        return f"the default pool of node {self.node:#x}" if self.node else "the empty MemoryPool"
 
     def pack(self) -> bytes:
         """Describe the pool in bytes."""
@@ -57,9 +59,8 @@ class PoolName(NamedTuple):
             if mark == _DEFAULT:
                 return cls(uid, host, node=_UINT64.unpack(rest)[0])
         except (struct.error, ValueError) as error:
-            text = f"these bytes describe no pool: {error}"
-            raise DragonPoolAttachFail(DragonError.INVALID_ARGUMENT, text) from error
-        raise DragonPoolAttachFail(DragonError.INVALID_ARGUMENT, "these bytes describe no pool")
+            raise no_pool(pool_ser) from error
+        raise no_pool(pool_ser)
 
 
 class BlockName(NamedTuple):
@@ -88,6 +89,12 @@ class BlockName(NamedTuple):
         if self.first + self.size > self.n_bytes:
             raise no_block()
         return self
+
+
+def no_pool(pool_ser: bytes) -> DragonPoolAttachFail:
+    """Make the error for bytes that describe no pool."""
+    text = f"these {len(pool_ser)} bytes describe no pool: it takes what serialize() returned"
+    return DragonPoolAttachFail(DragonError.INVALID_ARGUMENT, text)
 
 
 def no_block() -> DragonMemoryTypeError:

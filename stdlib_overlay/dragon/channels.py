@@ -377,6 +377,9 @@ class Channel(Ends, Context):
     def destroy_process_local(self, timeout: float | None = None) -> None:
         """Destroy a channel that ``make_process_local`` made, before the process ends.
 
+        Args:
+            timeout: seconds, at least 0; nothing here takes long.
+
         Raises:
             ChannelError: this process did not make it so, or it is gone already.
             ValueError: timeout is negative.

@@ -71,6 +71,10 @@ class MemoryPool:
     however many objects it has. As a context manager it is destroyed at the end if this object
     created it, and detached from otherwise.
 
+    A pool has a file, ``/dev/shm/D<fname>M``, until somebody destroys it: one that nobody has
+    destroyed stays there, with its blocks, when the programs that used it have ended, however they
+    did. ``make_process_local`` makes one that goes with its process.
+
     A pool of another machine can be attached to, described and detached from; everything else
     raises DragonPoolError.
 
@@ -133,6 +137,8 @@ class MemoryPool:
             )
         except (OSError, MemoryError, ValueError) as error:
             text = f"cannot create pool {fname!r}: {error}"
+            if isinstance(error, FileExistsError):
+                text += ": a pool has that name, or was left by a program that did not destroy it"
             raise DragonPoolCreateFail(number_of(error), text) from error
         self._set(PoolName(uid, host_id(), name=fname), pool)
         self._is_creator = True
@@ -428,6 +434,9 @@ class MemoryPool:
     def register(self, timeout: float | None = None) -> None:
         """Hand the pool over to the runtime, to be destroyed with it. Not possible here.
 
+        Args:
+            timeout: seconds, at least 0; nothing waits.
+
         Raises:
             DragonPoolError: always: nodes keep no list of unmanaged pools. A pool that goes with
                 the node is its default pool; one that goes with the process,
@@ -438,6 +447,9 @@ class MemoryPool:
 
     def deregister(self, timeout: float | None = None) -> None:
         """Take the pool back from the runtime. Not possible, as ``register`` is not.
+
+        Args:
+            timeout: seconds, at least 0; nothing waits.
 
         Raises:
             As ``register``.
@@ -463,6 +475,8 @@ class MemoryPool:
 
     def _gone(self) -> DragonPoolError:
         text = f"{self._name} was destroyed or detached here"
+        if not self._name.uid and not self._name.host:
+            text = "this MemoryPool has no pool: attach(..., existing_memory_pool=...) gives it one"
         return DragonPoolError(DragonError.INVALID_STATE, text)
 
     def _require(self) -> _dragon.Pool:

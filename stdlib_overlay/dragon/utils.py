@@ -234,7 +234,12 @@ class SerType(enum.IntEnum):
 
 
 def set_local_kv(key: str, value: str, timeout: float | None = None) -> NoReturn:
-    """Keep a text for all processes of the node.
+    """Keep a text for all processes of the node. Does not exist yet.
+
+    Args:
+        key: the text's name.
+        value: the text.
+        timeout: seconds; None: for ever.
 
     Raises:
         NotImplementedError: the node has no registry of names.
@@ -243,7 +248,11 @@ def set_local_kv(key: str, value: str, timeout: float | None = None) -> NoReturn
 
 
 def get_local_kv(key: str, timeout: float | None = None) -> NoReturn:
-    """Look up a text that ``set_local_kv`` kept.
+    """Look up a text that ``set_local_kv`` kept. Does not exist yet.
+
+    Args:
+        key: the text's name.
+        timeout: seconds; None: for ever.
 
     Raises:
         NotImplementedError: the node has no registry of names.

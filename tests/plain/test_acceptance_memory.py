@@ -7,7 +7,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -121,8 +122,10 @@ def test_the_callers_list_of_blocks_stays_as_it_is() -> None:
 
 def test_an_uninitialised_pool_can_do_nothing() -> None:
     for pool in [MemoryPool.__new__(MemoryPool), MemoryPool.empty_pool()]:
-        with pytest.raises(DragonPoolError):
-            pool.destroy()
+        uses: list[Callable[[], Any]] = [pool.destroy, pool.serialize, partial(pool.alloc, 1)]
+        for use in uses:
+            with pytest.raises(DragonPoolError, match="this MemoryPool has no pool: attach"):
+                use()
 
 
 # ---- descriptions ----

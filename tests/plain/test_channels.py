@@ -403,8 +403,17 @@ def test_a_view_of_a_destroyed_message_does_not_show_it_any_more(
 def test_no_room_for_a_copy_is_an_error_and_nothing_was_sent(
     pool: MemoryPool, channel: Channel
 ) -> None:
-    with channel.sendh() as sendh, pytest.raises(ChannelSendError, match="full"):
+    with channel.sendh() as sendh, pytest.raises(ChannelSendError, match=r"channel 3: .* full"):
         sendh.send_bytes(bytes(8 * MIB))
+    assert channel.num_msgs == 0
+
+
+def test_only_messages_are_sent_as_messages(channel: Channel) -> None:
+    empty = Message.create_empty()
+    with channel.sendh() as sendh:
+        for words in [(None,), (b"bytes",), (empty, b"bytes")]:
+            with pytest.raises(TypeError, match=r"must be a Message, not .*; send_bytes"):
+                sendh.send(*words)
     assert channel.num_msgs == 0
 
 
@@ -412,11 +421,11 @@ def test_no_room_for_a_copy_is_an_error_and_nothing_was_sent(
 
 
 def test_a_handle_is_to_be_opened(channel: Channel) -> None:
-    with pytest.raises(ChannelHandleNotOpenError):
+    with pytest.raises(ChannelHandleNotOpenError, match=r"RecvH of channel 3 .* open\(\)"):
         channel.recvh().recv(timeout=1)
-    with pytest.raises(ChannelHandleNotOpenError):
+    with pytest.raises(ChannelHandleNotOpenError, match=r"SendH of channel 3 .* open\(\)"):
         channel.sendh().send_bytes(b"x")
-    with pytest.raises(ChannelHandleNotOpenError):
+    with pytest.raises(ChannelHandleNotOpenError, match=r"SendH of channel 3 .* open\(\)"):
         channel.sendh().close()
     with pytest.raises(NotImplementedError):
         pickle.dumps(channel.sendh())
@@ -455,7 +464,7 @@ def test_messages_are_not_told_by_signals(channel: Channel) -> None:
 def test_a_handle_is_opened_once_at_a_time(channel: Channel) -> None:
     for handle in [channel.sendh(), channel.recvh()]:
         for _ in range(2):
-            with handle, pytest.raises(ChannelError):
+            with handle, pytest.raises(ChannelError, match="of channel 3 is open already"):
                 handle.open()
     for kind in [ChannelSendH, ChannelRecvH]:
         with pytest.raises(ChannelError):
