@@ -158,6 +158,20 @@ def _excepthook(
     from traceback import print_exception
 
     print_exception(kind, value, traceback)
+    if kind is KeyboardInterrupt and getattr(sys, "last_value", None) is value:
+        _note_interrupt()
+
+
+def _note_interrupt() -> None:
+    """Have the interpreter end by SIGINT again: it is about to end with an uncaught interrupt.
+
+    It notes that when an interrupt leaves a piece of code, and forgets it when it runs the next
+    piece: `traceback` imports modules that run some.
+    """
+    from contextlib import suppress
+
+    with suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")
 
 
 def _is_overlay_involved(value: BaseException, traceback: "TracebackType | None") -> bool:

@@ -1,5 +1,6 @@
 """The modules that the executable carries, and what it adds to multiprocessing."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,35 @@ def test_traceback_shows_the_source_of_embedded_modules(
     frame = next(i for i, line in enumerate(lines) if "<dragon>/dragon_overlay/context.py" in line)
     assert lines[frame + 1].startswith("    ")
     assert "wrong" not in lines[frame + 1]
+
+
+INTERRUPTED = (
+    "from dragon_overlay import context\n"
+    "class Context:\n"
+    "    def __getattr__(self, name):\n"
+    "        raise KeyboardInterrupt\n"
+)
+
+
+@pytest.mark.parametrize(
+    "end, status",
+    [
+        ("context.install(Context(), None)", -signal.SIGINT),
+        (
+            "import sys\n"
+            "try:\n    context.install(Context(), None)\n"
+            "except KeyboardInterrupt:\n    sys.excepthook(*sys.exc_info())",
+            0,
+        ),
+    ],
+    ids=["uncaught", "shown"],
+)
+def test_an_interrupt_of_an_embedded_module_ends_the_process_as_elsewhere(
+    dragon: Dragon, end: str, status: int
+) -> None:
+    outcome = dragon("-c", INTERRUPTED + end)
+    assert "<dragon>/dragon_overlay/context.py" in outcome.stderr
+    assert outcome.status == status
 
 
 def test_uncaught_error_elsewhere_is_printed_by_the_interpreter(dragon: Dragon) -> None:
