@@ -38,6 +38,7 @@
     atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_seq_cst,            \
                                             memory_order_acquire)
 
+/* What is stored before it is visible to all before anything after it is loaded. */
 static inline void dragon_fence(void)
 {
     atomic_thread_fence(memory_order_seq_cst);

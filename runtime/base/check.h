@@ -42,7 +42,9 @@
  * process dies of SIGKILL at the point whose name is in dragon_test_point.
  */
 #ifdef DRAGON_TEST_POINTS
+/* The point to die at; NULL: none. Tests set it before they run what they kill. */
 extern const char *dragon_test_point;
+/* Dies of SIGKILL if that is the point; otherwise nothing. Any thread. */
 void dragon_test_point_reached(const char *name);
 #define DRAGON_TEST_POINT(name) dragon_test_point_reached(name)
 #else

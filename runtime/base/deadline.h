@@ -30,6 +30,7 @@ int64_t dragon_deadline_after_ns(int64_t timeout_ns);
  * DRAGON_FOREVER if it never comes. */
 int64_t dragon_deadline_remaining_ns(int64_t deadline_ns);
 
+/* True if deadline_ns is not in the future. Any thread, async-signal-safe. */
 static inline bool dragon_deadline_passed(int64_t deadline_ns)
 {
     return deadline_ns != DRAGON_FOREVER && dragon_deadline_remaining_ns(deadline_ns) == 0;

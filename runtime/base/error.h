@@ -27,6 +27,8 @@
  * through. Any thread; async-signal-safe. Use the macros above. */
 void dragon_error_note(bool is_origin, const char *file, int line);
 
+/* What the macros call: note the place, and return r. dragon_error_fold notes it
+ * only if r is negative. */
 static inline int dragon_error_originate(int r, const char *file, int line)
 {
     dragon_error_note(true, file, line);

@@ -154,7 +154,8 @@ int dragon_channel_attach(struct dragon_pool *pool, const struct dragon_handle *
                           struct dragon_channel *channel_out);
 
 /* One user less; with the last one the channel is freed, and what is in it. A
- * process that is killed stays a user until the pool goes. */
+ * process that is killed stays a user until the pool goes. No thread uses this view
+ * any more. Never blocks. */
 void dragon_channel_close(struct dragon_channel *channel);
 
 /* ---- lifetime in parts: for objects whose state begins with a channel; the use of
@@ -196,22 +197,25 @@ int dragon_channel_try_receive(struct dragon_channel *channel, uint32_t holder,
 int dragon_channel_receive(struct dragon_channel *channel, uint32_t holder,
                            struct dragon_message *message_out, int64_t deadline_ns);
 
-/* Wait until there is a message. 0; _EMPTY (deadline); _INTERRUPTED. */
+/* Wait until there is a message; it is not taken. 0; _EMPTY (deadline); _INTERRUPTED. */
 int dragon_channel_wait(struct dragon_channel *channel, int64_t deadline_ns);
 
-/* Count one received message as done. _TOO_MANY_DONE: more than were sent. */
+/* Count one received message as done. 0; _TOO_MANY_DONE: more than were sent, nothing
+ * was counted. Never blocks. */
 int dragon_channel_done(struct dragon_channel *channel);
 
-/* Wait until all messages sent so far are done. 0; _PENDING; _INTERRUPTED. */
+/* Wait until all messages sent so far are done. 0; _PENDING (deadline_ns); _INTERRUPTED. */
 int dragon_channel_join(struct dragon_channel *channel, int64_t deadline_ns);
 
 /* ---- destroying: for channels that have an end of their own ---- */
 
 /* End the use of the channel by all processes: who waits on it now or later gets
  * _DESTROYED, and messages that are in it are freed. Its memory stays until the
- * object's last user closes it. True: this call did it; false: it had been done. */
+ * object's last user closes it. True: this call did it; false: it had been done. Waits
+ * for a receive that is under way, not for those that wait for messages. */
 bool dragon_channel_destroy(struct dragon_channel *channel);
 
+/* True once somebody has destroyed it; never false again. Any thread, never blocks. */
 static inline bool dragon_channel_is_destroyed(const struct dragon_channel *channel)
 {
     return dragon_observe(&channel->shared->is_destroyed) != 0;
@@ -233,6 +237,8 @@ int dragon_channel_watch(struct dragon_channel *channel, unsigned events, int64_
  * the same pool. The caller looks at the channel after this: a message may have
  * come before. False: no entry is free, look again later. */
 bool dragon_channel_arm(struct dragon_channel *channel, uint64_t doorbell_offset, unsigned bit);
+/* Undo that: the bit may be rung once more, by who was about to. Not armed: nothing.
+ * Any thread, never blocks. */
 void dragon_channel_disarm(struct dragon_channel *channel, uint64_t doorbell_offset, unsigned bit);
 
 /* ---- inspection ---- */
@@ -246,10 +252,12 @@ static inline uint64_t dragon_channel_count(const struct dragon_channel *channel
     return dragon_observe(&channel->shared->head) - tail;
 }
 
+/* True if a send would have to wait for a message to be taken. A snapshot; never blocks. */
 bool dragon_channel_is_full(const struct dragon_channel *channel);
 
-/* Sent and not yet done. */
+/* Messages sent and not yet done (dragon_channel_done). A snapshot; never blocks. */
 uint64_t dragon_channel_pending(const struct dragon_channel *channel);
 
-/* True if positions, rings and limits fit together. Takes both locks. */
+/* True if positions, rings and limits fit together. Takes both locks: blocks while
+ * others send and receive. For tests. */
 bool dragon_channel_check(struct dragon_channel *channel);

@@ -27,6 +27,7 @@ struct dragon_message {
 #define DRAGON_MESSAGE_LINE_BYTES 64
 _Static_assert(sizeof(struct dragon_message) == 2 * DRAGON_MESSAGE_LINE_BYTES, "shared layout");
 
+/* True if it names a pool block. */
 static inline bool dragon_message_has_block(const struct dragon_message *message)
 {
     return message->block_generation != 0;

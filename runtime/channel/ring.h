@@ -42,6 +42,7 @@ struct dragon_ring {
 
 _Static_assert(sizeof(struct dragon_ring) == 64, "shared layout");
 
+/* Bytes of a ring of so many slots. */
 static inline uint64_t dragon_ring_bytes(uint32_t n_slots)
 {
     return sizeof(struct dragon_ring) + n_slots * sizeof(struct dragon_message);
@@ -56,6 +57,7 @@ struct dragon_ring_view {
     uint32_t n_slots;
 };
 
+/* The slot of a position that the ring holds. */
 static inline struct dragon_message *dragon_ring_slot(const struct dragon_ring_view *view,
                                                       uint64_t position)
 {

@@ -77,7 +77,10 @@ int dragon_node_error(void);
 /* Borrowed. The first call makes the memory thread prefault the pool. */
 struct dragon_pool *dragon_node_pool(struct dragon_node *node);
 
+/* Random, drawn when the node was opened; in the handles of its pool's blocks. */
 uint64_t dragon_node_id(const struct dragon_node *node);
+
+/* True in the process that opened the node. */
 bool dragon_node_is_head(const struct dragon_node *node);
 
 /* To be called before the pool's file is handed to a child. -errno: /proc
@@ -101,6 +104,8 @@ int dragon_node_follow(struct dragon_node *node, int32_t pid);
  * -EAGAIN, -ENOMEM. */
 int dragon_poller_open(struct dragon_node *node, struct dragon_channel *channel,
                        struct dragon_poller **poller_out);
+
+/* Close the poller and its descriptor. Nobody waits for that any more. */
 void dragon_poller_close(struct dragon_poller *poller);
 
 /* True in a forked copy of the process that opened the poller. There it does

@@ -22,6 +22,8 @@ int dragon_os_memfd(const char *name, uint64_t size_bytes, int *fd_out);
 /* A POSIX shared-memory file "/name", mode 0600. create: fails with -EEXIST if
  * it exists. size_bytes is used only then. */
 int dragon_os_shm_open(const char *name, bool create, uint64_t size_bytes, int *fd_out);
+
+/* Remove its name; who has it open keeps it. -ENOENT: there is none. */
 int dragon_os_shm_unlink(const char *name);
 
 struct dragon_os_file {
@@ -38,6 +40,8 @@ int dragon_os_map(int fd, uint64_t size_bytes, void **base_out);
 
 /* Private zero memory that is taken from the system page by page as it is used. */
 int dragon_os_reserve(uint64_t size_bytes, void **base_out);
+
+/* Undo either of the two: the same base and size. */
 void dragon_os_unmap(void *base, uint64_t size_bytes);
 
 /* Make sure that the range has memory behind it, so that touching it cannot
@@ -91,6 +95,7 @@ void dragon_os_yield(void);
 
 /* ---- processes and threads ---- */
 
+/* The calling process. */
 int32_t dragon_os_pid(void);
 
 /* The calling thread, by the number the kernel knows it by. */
@@ -106,6 +111,8 @@ int dragon_os_start_time(int32_t pid, uint64_t *ticks_out);
 /* False if there is no process of that pid. A zombie is one. */
 bool dragon_os_is_alive(int32_t pid);
 
+/* A descriptor that is readable once the process has ended. -ESRCH: there is none of
+ * that pid. */
 int dragon_os_pidfd_open(int32_t pid, int *fd_out);
 
 /* Send SIGKILL to the calling process. Does not return. */
@@ -126,12 +133,15 @@ int dragon_os_cpu_count(void);
 
 /* ---- file descriptors ---- */
 
+/* A new eventfd that is not readable, for raise and lower below. */
 int dragon_os_eventfd(int *fd_out);
 
 /* Make an eventfd readable, or not. Never blocks. */
 void dragon_os_eventfd_raise(int fd);
 void dragon_os_eventfd_lower(int fd);
 
+/* A set of descriptors to wait for. add: tells tag whenever fd is readable; remove: of
+ * one that is in the set. */
 int dragon_os_epoll_create(int *fd_out);
 int dragon_os_epoll_add(int epoll_fd, int fd, uint64_t tag);
 void dragon_os_epoll_remove(int epoll_fd, int fd);
@@ -145,6 +155,7 @@ int dragon_os_epoll_wait(int epoll_fd, uint64_t *tags_out, int max, int64_t dead
  * Where there is no room up there, fd stays. */
 int dragon_os_move_high(int fd);
 
+/* Close fd, which is valid. */
 void dragon_os_close(int fd);
 
 /* Fill size_bytes (at most 256) with random bytes. */

@@ -101,4 +101,5 @@ void dragon_barrier_reset(struct dragon_barrier *barrier);
 /* Parties that wait now; 0 if it is broken. */
 uint32_t dragon_barrier_n_waiting(struct dragon_barrier *barrier);
 
+/* True until it is reset. A hint. Never blocks. */
 bool dragon_barrier_is_broken(struct dragon_barrier *barrier);

@@ -42,6 +42,7 @@ void dragon_event_set(struct dragon_event *event);
 /* Lower the flag. Never blocks, async-signal-safe. */
 void dragon_event_clear(struct dragon_event *event);
 
+/* True if the flag is up: a hint. Never blocks. */
 static inline bool dragon_event_is_set(struct dragon_event *event)
 {
     return dragon_observe(&event->word) & 1; /* pairs with the swap in dragon_event_set */

@@ -125,6 +125,7 @@ int dragon_lock_open(void *memory, size_t size_bytes, struct dragon_lock *lock_o
  * DRAGON_LOCK_BUSY: somebody holds it, nothing was done; -errno. Never blocks. */
 int dragon_lock_fini(struct dragon_lock *lock);
 
+/* As it was made. Never blocks. */
 enum dragon_lock_kind dragon_lock_kind(const struct dragon_lock *lock);
 
 /* True while a living thread of this process holds what it locked through this

@@ -78,15 +78,17 @@ int dragon_eventcount_park(struct dragon_eventcount *e, uint32_t key, int64_t de
 /* The same without a time to look again: for what only this process wakes. */
 int dragon_eventcount_park_until(struct dragon_eventcount *e, uint32_t key, int64_t deadline_ns);
 
-/* The slow half of the wakes below. */
+/* The slow half of the wakes below: wake at most n. Async-signal-safe, never blocks. */
 void dragon_eventcount_wake_some(struct dragon_eventcount *e, int n);
 
-/* The same question where a full fence lies between the change and it. */
+/* True if somebody may sleep: to be woken. For where a full fence lies between the
+ * change and this. */
 static inline bool dragon_eventcount_has_waiters_fenced(struct dragon_eventcount *e)
 {
     return dragon_peek(&e->arrived) != dragon_peek(&e->cleared);
 }
 
+/* The same with the fence. */
 static inline bool dragon_eventcount_has_waiters(struct dragon_eventcount *e)
 {
     dragon_fence(); /* pairs with the fence of dragon_eventcount_prepare */

@@ -32,6 +32,7 @@ enum dragon_mutex_outcome {
     DRAGON_MUTEX_MINE,           /* checked ones only: the caller holds it already */
 };
 
+/* Make one of the memory; nobody uses that yet. 0 or -errno. */
 int dragon_mutex_init(struct dragon_mutex *mutex);
 
 /* Blocks; who waits while others are killed is passed over for half a second at the

@@ -44,6 +44,7 @@ struct dragon_spin_round {
     int n_long_yields;
 };
 
+/* Begin to look: the round ends at once where looking did not pay before. */
 static inline struct dragon_spin_round dragon_spin_begin(struct dragon_spin *spin)
 {
     int32_t budget_ns = dragon_peek(&spin->budget_ns);
@@ -85,6 +86,7 @@ static inline bool dragon_spin_again(struct dragon_spin_round *round)
     return after_ns < round->end_ns;
 }
 
+/* Learn from the round: whether what was waited for came while looking. */
 static inline void dragon_spin_end(struct dragon_spin *spin, bool succeeded)
 {
     int32_t budget_ns = dragon_peek(&spin->budget_ns);
