@@ -54,7 +54,7 @@ enum dragon_channel_outcome {
     DRAGON_CHANNEL_POOL_FULL,   /* it may hold more, but its pool cannot */
     DRAGON_CHANNEL_TOO_MANY_DONE,
     DRAGON_CHANNEL_PENDING,   /* join: the deadline passed with messages not done */
-    DRAGON_CHANNEL_DESTROYED, /* while waiting: somebody has ended the channel's use */
+    DRAGON_CHANNEL_DESTROYED, /* somebody has ended the channel's use */
     DRAGON_CHANNEL_NOT_YET,   /* watch: the deadline passed and no event holds */
 };
 
@@ -175,7 +175,7 @@ int dragon_channel_open(struct dragon_channel *channel, const struct dragon_obje
 
 /* Send without blocking. A block in the message is not the caller's any more on 0,
  * though it stays its holder until somebody receives it; otherwise nothing has
- * changed. 0; _FULL; _BUSY; _POOL_FULL; -ENOMEM ... */
+ * changed. 0; _FULL; _BUSY; _POOL_FULL; _DESTROYED; -ENOMEM ... */
 int dragon_channel_try_send(struct dragon_channel *channel, const struct dragon_message *message);
 
 /* Send, waiting for room until deadline_ns (CLOCK_MONOTONIC, ns; DRAGON_FOREVER;

@@ -135,6 +135,21 @@ Test(channel, a_destroyed_one_frees_its_messages)
     close_channel();
 }
 
+Test(channel, room_that_destroying_made_is_for_nobody)
+{
+    struct dragon_message message = message_of(1);
+
+    open_channel(1, UNBOUNDED);
+    send_numbers(0, 1);
+    cr_assert_eq(dragon_channel_try_send(channel, &message), DRAGON_CHANNEL_FULL);
+    dragon_channel_destroy(channel);
+    cr_assert_not(dragon_channel_is_full(channel));
+    cr_assert_eq(dragon_channel_try_send(channel, &message), DRAGON_CHANNEL_DESTROYED);
+    cr_assert_eq(dragon_channel_send(channel, &message, DRAGON_FOREVER), DRAGON_CHANNEL_DESTROYED);
+    cr_assert_eq(dragon_channel_count(channel), 0);
+    close_channel();
+}
+
 Test(channel, its_events_are_what_it_is)
 {
     open_channel(2, UNBOUNDED);
