@@ -27,14 +27,14 @@
  * through. Any thread; async-signal-safe. Use the macros above. */
 void dragon_error_note(bool is_origin, const char *file, int line);
 
-/* What the macros call: note the place, and return r. dragon_error_fold notes it
- * only if r is negative. */
+/* What the macros call: note the place, and return r. */
 static inline int dragon_error_originate(int r, const char *file, int line)
 {
     dragon_error_note(true, file, line);
     return r;
 }
 
+/* The same for a place that r goes through; only if it is negative. */
 static inline int dragon_error_fold(int r, const char *file, int line)
 {
     if (__builtin_expect(r < 0, 0))
