@@ -34,6 +34,7 @@ _Static_assert(sizeof(struct dragon_handle) == 24, "wire format");
 #define DRAGON_HOLDER_N_LABELS UINT32_C(4)
 #define DRAGON_HOLDER_FIRST_SLOT UINT32_C(16)
 
+/* True if both name the same block at the same time of its life. */
 static inline bool dragon_handle_is_same(const struct dragon_handle *a,
                                          const struct dragon_handle *b)
 {

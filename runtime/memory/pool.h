@@ -152,6 +152,7 @@ void *dragon_pool_at(struct dragon_pool *pool, uint64_t offset);
  * them: for offsets that other processes wrote. */
 bool dragon_pool_contains(struct dragon_pool *pool, uint64_t offset, uint64_t size_bytes);
 
+/* Count blocks and bytes. Costs a look at each block, a nanosecond; never blocks for long. */
 void dragon_pool_statistics(struct dragon_pool *pool, struct dragon_pool_statistics *out);
 
 /* n blocks of size_bytes that could be allocated now. */
@@ -167,10 +168,12 @@ void dragon_pool_free_blocks(struct dragon_pool *pool, dragon_pool_free_blocks_o
 
 /* How many sizes blocks can have, rounding included. */
 uint64_t dragon_pool_n_block_sizes(const struct dragon_pool *pool);
+
 /* The handle of a block of this pool, live or not. */
 struct dragon_handle dragon_pool_handle(const struct dragon_pool *pool, uint64_t offset,
                                         uint32_t generation);
 
+/* What it was made with, in the handles of its blocks. */
 uint64_t dragon_pool_node(const struct dragon_pool *pool);
 uint32_t dragon_pool_number(const struct dragon_pool *pool);
 

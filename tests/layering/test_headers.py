@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,16 @@ def test_header_compiles_alone(header: str, compiler: str) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+# FUNCTION, at the start of a line: what a function returns, and its name.
+INSTALLED = re.findall(r"'(\w+/\w+\.h)'", (RUNTIME / "meson.build").read_text())
+FUNCTION = re.compile(r"(?:[\w]+[ *]+)+dragon_\w+\(")
+
+
+@pytest.mark.parametrize("header", INSTALLED)
+def test_each_function_or_group_of_them_has_a_comment(header: str) -> None:
+    lines = (RUNTIME / header).read_text().splitlines()
+    for before, line in pairwise(lines):
+        if FUNCTION.match(line) and not line.startswith(("return", "typedef")):
+            assert before.endswith(("*/", ");")), line
