@@ -28,7 +28,7 @@
 #define NODE 1
 #define POOL_NUMBER 1
 #define POOL_BYTES (UINT64_C(1) << 30)
-#define DEPTH 4      /* messages on the way, where they carry a payload */
+#define DEPTH 4      /* buffers in use, where messages carry a payload */
 #define FAN_DEPTH 64 /* and where they are 8 bytes */
 #define MAX_FAN 4
 #define LOOKS_BEFORE_YIELD 2000
@@ -404,7 +404,7 @@ static double measure_stream(uint64_t size_bytes, uint64_t copy_bytes)
     double ns;
 
     stream.buffer = private_buffer(size_bytes);
-    make_channel(&stream.channel, DEPTH);
+    make_channel(&stream.channel, DEPTH - 2); /* one more is filled, one is read */
     start(receive_blocks, &stream, 1);
     pin(0);
     ns = mean_ns_a_call(send_block, &stream, 4 * DEPTH);

@@ -1,6 +1,7 @@
 #include "memory/object.h"
 
 #include "base/atomic.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "memory/pool.h"
 
@@ -72,8 +73,10 @@ int dragon_object_open(struct dragon_pool *pool, const struct dragon_handle *han
     struct dragon_object object;
     int r = find(pool, handle, kind, size_bytes, &object);
 
+    DRAGON_TEST_POINT("object-before-use");
     if (r == 0)
         r = take_use(header_of(&object));
+    DRAGON_TEST_POINT("object-after-use");
     if (r == 0)
         *object_out = object;
     return dragon_error_trace(r);

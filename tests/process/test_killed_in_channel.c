@@ -42,6 +42,35 @@ static void close_channel(void)
     dragon_pool_close(fixture.pool);
 }
 
+/* ---- attaching ---- */
+
+static int attach(void *unused)
+{
+    struct dragon_channel other;
+
+    (void)unused;
+    return dragon_channel_attach(fixture.pool, &fixture.object.handle, &other);
+}
+
+Test(killed_in_channel, who_dies_attaching_stops_nobody)
+{
+    const char *points[] = {"object-before-use", "object-after-use"};
+    uint64_t number;
+
+    for (int i = 0; i < 2; i++) {
+        open_channel();
+        cr_assert(child_dies_at(points[i], attach, NULL));
+        cr_assert_eq(send_number(channel, 7), 0);
+        cr_assert_eq(receive_number(channel, &number), 0);
+        cr_assert_eq(number, 7);
+        cr_assert(dragon_channel_check(channel));
+        /* A use that was taken stays, and keeps the object and its ring, until the pool goes. */
+        cr_assert_eq(channel_fixture_blocks_left(&fixture), i == 0 ? 0 : 2);
+        cr_assert(dragon_pool_check(fixture.pool));
+        dragon_pool_close(fixture.pool);
+    }
+}
+
 /* ---- numbers that travel in a block ---- */
 
 static int send_in_block(uint64_t number, uint32_t holder)

@@ -169,6 +169,7 @@ static void kill_one(struct worker *worker, struct seed *seed)
                  worker->role);
     cr_assert_eq(dragon_in_flight_sweep(fixture.pool, worker->holder, NULL), 0);
     cr_assert(dragon_channel_check(&fixture.channel));
+    cr_assert(dragon_pool_check(fixture.pool));
     start(worker, seed);
 }
 
