@@ -18,7 +18,7 @@
 #include <string.h>
 
 #define HEAP_MAGIC UINT64_C(0x314c4f4f50475244) /* "DRGPOOL1" */
-#define HEAP_VERSION 4
+#define HEAP_VERSION 5
 #define PAGE_BYTES UINT64_C(4096)
 #define SMALL_BLOCKS_PER_CHUNK 2 /* at least */
 #define PAUSE_NS INT64_C(1000000)

@@ -84,6 +84,7 @@ _Static_assert(sizeof(struct dragon_heap_chunk) == 64, "shared layout");
 struct dragon_heap_cached_run {
     uint32_t first;
     uint32_t n_chunks; /* 0: no entry */
+    uint32_t freed_by; /* pid, of long ones */
 };
 
 struct dragon_heap_header {

@@ -23,6 +23,7 @@
 #include <string.h>
 
 #define WORDS_PER_PAGE 512u
+#define LONG_RUN_BYTES (UINT64_C(1) << 20)     /* as much as a core's own caches hold, or more */
 #define CHUNK_GENERATIONS UINT32_C(0x9e3779b9) /* 2^32 over the golden ratio: far apart */
 #define RECLAIM_AT_LEAST_BYTES (UINT64_C(16) << 20)
 
@@ -601,25 +602,54 @@ int dragon_heap_alloc_shared_locked(struct dragon_heap *heap, uint32_t size_clas
 
 /* ---- runs ---- */
 
-/* A run that was freed a moment ago is warm; one that is a little too long
- * serves as well. Most recent first. */
+static bool is_long(const struct dragon_heap *heap, uint32_t n_chunks)
+{
+    return (uint64_t)n_chunks << heap->chunk_shift > LONG_RUN_BYTES;
+}
+
+/* One that is a little too long serves as well. */
+static bool suits(struct dragon_heap *heap, const struct dragon_heap_cached_run *run, uint32_t n)
+{
+    uint32_t first = dragon_read_once(&run->first);
+
+    return run->n_chunks >= n && run->n_chunks <= n + n / 8 && is_run(heap, first) &&
+           run_length(heap, first) >= n;
+}
+
+/* Index of the kept run that serves best, -1: none does. A run that was freed a moment
+ * ago is warm: the most recent first. But where another process has just read a long
+ * one, its lines lie in the caches of another core, and to write them costs twice as
+ * much as to write others: then the oldest first, and the last one not at all.
+ * (docs/heap.md, section 4) */
+static int best_cached_run(struct dragon_heap *heap, uint32_t n)
+{
+    const struct dragon_heap_cached_run *runs = heap->header->cached_runs;
+    bool long_run = is_long(heap, n);
+    uint32_t pid = long_run ? (uint32_t)dragon_os_pid() : 0;
+
+    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS; i++)
+        if ((!long_run || runs[i].freed_by == pid) && suits(heap, &runs[i], n))
+            return i;
+    for (int i = DRAGON_HEAP_N_CACHED_RUNS - 1; long_run && i > 0; i--)
+        if (suits(heap, &runs[i], n))
+            return i;
+    return -1;
+}
+
 static bool take_cached_run_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first_out)
 {
     struct dragon_heap_cached_run *runs = heap->header->cached_runs;
+    int i = best_cached_run(heap, n);
 
-    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS; i++) {
-        uint32_t first = dragon_read_once(&runs[i].first);
-
-        if (runs[i].n_chunks < n || runs[i].n_chunks > n + n / 8 || !is_run(heap, first) ||
-            run_length(heap, first) < n)
-            continue;
-        *first_out = first;
-        note_taken_locked(heap, *first_out + n);
-        memmove(&runs[i], &runs[i + 1], (DRAGON_HEAP_N_CACHED_RUNS - 1 - i) * sizeof runs[0]);
-        runs[DRAGON_HEAP_N_CACHED_RUNS - 1].n_chunks = 0;
-        return true;
-    }
-    return false;
+    if (i < 0)
+        return false;
+    *first_out = dragon_read_once(&runs[i].first);
+    if (!is_run(heap, *first_out) || run_length(heap, *first_out) < n)
+        return false; /* written over since */
+    note_taken_locked(heap, *first_out + n);
+    memmove(&runs[i], &runs[i + 1], (DRAGON_HEAP_N_CACHED_RUNS - 1 - i) * sizeof runs[0]);
+    runs[DRAGON_HEAP_N_CACHED_RUNS - 1].n_chunks = 0;
+    return true;
 }
 
 void dragon_heap_keep_run_locked(struct dragon_heap *heap, uint32_t first)
@@ -640,19 +670,15 @@ void dragon_heap_keep_run_locked(struct dragon_heap *heap, uint32_t first)
         if (runs[i].n_chunks && runs[i].first == first)
             return;
     memmove(&runs[1], &runs[0], (DRAGON_HEAP_N_CACHED_RUNS - 1) * sizeof runs[0]);
-    runs[0] = (struct dragon_heap_cached_run){first, dragon_peek(&heap->chunks[first].n_chunks)};
+    runs[0] = (struct dragon_heap_cached_run){
+        .first = first,
+        .n_chunks = dragon_peek(&heap->chunks[first].n_chunks),
+        .freed_by = is_long(heap, dragon_peek(&heap->chunks[first].n_chunks))
+                        ? (uint32_t)dragon_os_pid()
+                        : 0,
+    };
     if (n_oldest && is_run(heap, oldest))
         dragon_heap_close_chunk_locked(heap, oldest);
-}
-
-static bool has_cached_run(struct dragon_heap *heap, uint32_t n)
-{
-    const struct dragon_heap_cached_run *runs = heap->header->cached_runs;
-
-    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS; i++)
-        if (runs[i].n_chunks >= n && runs[i].n_chunks <= n + n / 8)
-            return true;
-    return false;
 }
 
 static bool is_at_most_blocks(const struct dragon_heap *heap)
@@ -666,7 +692,7 @@ bool dragon_heap_prepare_run_locked(struct dragon_heap *heap, uint64_t size_byte
     uint32_t at_once = (uint32_t)(DRAGON_HEAP_AT_ONCE_BYTES >> heap->chunk_shift);
     uint32_t first, i;
 
-    if (n > heap->n_chunks || has_cached_run(heap, (uint32_t)n) || is_at_most_blocks(heap) ||
+    if (n > heap->n_chunks || best_cached_run(heap, (uint32_t)n) >= 0 || is_at_most_blocks(heap) ||
         !find_room_locked(heap, (uint32_t)n, &first) ||
         commit_lines_locked(heap, first + (uint32_t)n) < 0)
         return false;

@@ -705,7 +705,7 @@ static void write_over(int what, const struct block *run, uint32_t value)
         heap.chunks[listed].previous = value;
         break;
     case 2:
-        header->cached_runs[0] = (struct dragon_heap_cached_run){value, 1};
+        header->cached_runs[0] = (struct dragon_heap_cached_run){.first = value, .n_chunks = 1};
         break;
     case 3:
         dragon_poke(&heap.chunks[of_run].n_chunks, value);

@@ -437,6 +437,41 @@ static uint64_t file_bytes(void)
     return (uint64_t)status.st_blocks * 512;
 }
 
+/* ---- long runs that another process has just read ---- */
+
+static int free_first_two(void *unused)
+{
+    (void)unused;
+    return dragon_pool_free(pool, &handles[0]) == 0 && dragon_pool_free(pool, &handles[1]) == 0 ? 0
+                                                                                                : 1;
+}
+
+Test(heap_lease, a_long_run_that_another_process_freed_last_is_left_alone)
+{
+    struct dragon_handle again;
+
+    for (int i = 0; i < 2; i++)
+        cr_assert_eq(dragon_pool_alloc(pool, MIB + CHUNK, MINE, &handles[i]), 0);
+    cr_assert_eq(child_result(child_start(free_first_two, NULL)), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, MIB + CHUNK, MINE, &again), 0);
+    cr_assert_eq(again.offset, handles[0].offset, "the oldest");
+    cr_assert_eq(dragon_pool_alloc(pool, MIB + CHUNK, MINE, &again), 0);
+    cr_assert_neq(again.offset, handles[1].offset, "not the last");
+    cr_assert_eq(dragon_pool_alloc(pool, MIB + CHUNK, MINE, &again), 0);
+    cr_assert_eq(again.offset, handles[1].offset, "but before the pool is full");
+}
+
+Test(heap_lease, a_long_run_that_this_process_freed_last_is_used_first)
+{
+    struct dragon_handle again;
+
+    for (int i = 0; i < 2; i++)
+        cr_assert_eq(dragon_pool_alloc(pool, MIB + CHUNK, MINE, &handles[i]), 0);
+    free_handles(2);
+    cr_assert_eq(dragon_pool_alloc(pool, MIB + CHUNK, MINE, &again), 0);
+    cr_assert_eq(again.offset, handles[1].offset);
+}
+
 #define LONG_BYTES (UINT64_C(200) << 20)
 
 Test(heap_lease, a_long_run_is_made_of_what_is_free_and_fits_to_the_byte)
