@@ -159,8 +159,9 @@ struct dragon_heap {
     struct dragon_heap_class classes[DRAGON_HEAP_MAX_CLASSES];
     unsigned char class_of_lines[DRAGON_HEAP_LARGEST_SMALL / DRAGON_HEAP_SMALLEST_BLOCK + 1];
     /* leases, see memory/heap_lease.h */
-    uint64_t serial;  /* no other heap of this process has or had it */
-    uint32_t n_forks; /* that led to the process that made `leases` */
+    _Atomic uint64_t known_pid; /* how many forks led here << 32 | pid; 0: not known */
+    uint64_t serial;            /* no other heap of this process has or had it */
+    uint32_t n_forks;           /* that led to the process that made `leases` */
     struct dragon_heap_owner *owners;
     struct dragon_heap_lease *leases;
 };

@@ -17,6 +17,7 @@
 #include "memory/heap_chunks.h"
 
 #include "base/check.h"
+#include "memory/heap_lease.h"
 #include "memory/heap_place.h"
 #include "os/os.h"
 
@@ -370,7 +371,7 @@ static void forget_lease_of_dead_locked(struct dragon_heap_chunk *chunk, uint32_
 
 void dragon_heap_reclaim_locked(struct dragon_heap *heap)
 {
-    uint32_t alive = (uint32_t)dragon_os_pid(); /* the last one found alive: many have the same */
+    uint32_t alive = dragon_heap_pid(heap); /* the last one found alive: many have the same */
 
     memset(heap->header->cached_runs, 0, sizeof heap->header->cached_runs);
     for (uint32_t i = n_used(heap); i-- > 0;) {
@@ -532,7 +533,7 @@ int dragon_heap_lease_chunk_locked(struct dragon_heap *heap, uint32_t size_class
     if (r != 0)
         return dragon_error_trace(r);
     unlink_locked(heap, index);
-    dragon_poke(&heap->chunks[index].lease, (uint32_t)dragon_os_pid());
+    dragon_poke(&heap->chunks[index].lease, dragon_heap_pid(heap));
     DRAGON_TEST_POINT("heap-leased");
     *index_out = index;
     return 0;
@@ -540,7 +541,7 @@ int dragon_heap_lease_chunk_locked(struct dragon_heap *heap, uint32_t size_class
 
 void dragon_heap_unlease_chunk_locked(struct dragon_heap *heap, uint32_t index)
 {
-    if (dragon_peek(&heap->chunks[index].lease) != (uint32_t)dragon_os_pid())
+    if (dragon_peek(&heap->chunks[index].lease) != dragon_heap_pid(heap))
         return;
     dragon_poke(&heap->chunks[index].lease, 0);
     dragon_heap_offer_chunk_locked(heap, index);
@@ -625,7 +626,7 @@ static int best_cached_run(struct dragon_heap *heap, uint32_t n)
 {
     const struct dragon_heap_cached_run *runs = heap->header->cached_runs;
     bool long_run = is_long(heap, n);
-    uint32_t pid = long_run ? (uint32_t)dragon_os_pid() : 0;
+    uint32_t pid = long_run ? dragon_heap_pid(heap) : 0;
 
     for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS; i++)
         if ((!long_run || runs[i].freed_by == pid) && suits(heap, &runs[i], n))
@@ -673,9 +674,8 @@ void dragon_heap_keep_run_locked(struct dragon_heap *heap, uint32_t first)
     runs[0] = (struct dragon_heap_cached_run){
         .first = first,
         .n_chunks = dragon_peek(&heap->chunks[first].n_chunks),
-        .freed_by = is_long(heap, dragon_peek(&heap->chunks[first].n_chunks))
-                        ? (uint32_t)dragon_os_pid()
-                        : 0,
+        .freed_by =
+            is_long(heap, dragon_peek(&heap->chunks[first].n_chunks)) ? dragon_heap_pid(heap) : 0,
     };
     if (n_oldest && is_run(heap, oldest))
         dragon_heap_close_chunk_locked(heap, oldest);

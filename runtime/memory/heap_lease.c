@@ -32,7 +32,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t at_thread_end;
 static bool has_key;
 static _Atomic uint64_t last_serial;
-static _Atomic uint32_t n_forks; /* that led to this process */
+_Atomic uint32_t dragon_heap_n_forks;
 
 _Thread_local struct dragon_heap_here dragon_heap_here[DRAGON_HEAP_N_HERE];
 static _Thread_local struct dragon_heap_lease *leases_of_thread
@@ -221,7 +221,7 @@ static void end_thread(void *unused)
 static void after_fork_in_child(void)
 {
     pthread_mutex_init(&registry, NULL);
-    dragon_fetch_add(&n_forks, 1);
+    dragon_fetch_add(&dragon_heap_n_forks, 1);
     leases_of_thread = NULL;
     memset(dragon_heap_here, 0, sizeof dragon_heap_here);
 }
@@ -243,16 +243,16 @@ int dragon_heap_lease_init(struct dragon_heap *heap)
         return dragon_error_trace(r);
     heap->owners = owners;
     heap->leases = NULL;
-    heap->n_forks = dragon_peek(&n_forks);
+    heap->n_forks = dragon_peek(&dragon_heap_n_forks);
     heap->serial = dragon_fetch_add(&last_serial, 1) + 1;
     return 0;
 }
 
 static void forget_leases_of_parent(struct dragon_heap *heap)
 {
-    if (heap->n_forks == dragon_peek(&n_forks))
+    if (heap->n_forks == dragon_peek(&dragon_heap_n_forks))
         return;
-    heap->n_forks = dragon_peek(&n_forks);
+    heap->n_forks = dragon_peek(&dragon_heap_n_forks);
     heap->leases = NULL;
 }
 
@@ -292,7 +292,7 @@ static struct dragon_heap_lease *new_lease(struct dragon_heap *heap)
         return NULL;
     forget_leases_of_parent(heap);
     lease->heap = heap;
-    lease->pid = (uint32_t)dragon_os_pid();
+    lease->pid = dragon_heap_pid(heap);
     lease->next_in_heap = heap->leases;
     heap->leases = lease;
     lease->thread = &leases_of_thread;

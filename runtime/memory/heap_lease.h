@@ -15,6 +15,7 @@
 
 #include "memory/heap.h"
 #include "memory/heap_place.h"
+#include "os/os.h"
 
 enum dragon_heap_lease_outcome {
     DRAGON_HEAP_NOT_LEASED = 1, /* take the block from a chunk that nobody leases */
@@ -66,6 +67,22 @@ struct dragon_heap_here {
 #define DRAGON_HEAP_N_HERE 4
 extern _Thread_local struct dragon_heap_here dragon_heap_here[DRAGON_HEAP_N_HERE]
     __attribute__((tls_model("initial-exec")));
+
+/* How many forks led to this process. */
+extern _Atomic uint32_t dragon_heap_n_forks;
+
+/* This process, without a system call. */
+static inline uint32_t dragon_heap_pid(struct dragon_heap *heap)
+{
+    uint64_t n_forks = dragon_peek(&dragon_heap_n_forks);
+    uint64_t known = dragon_peek(&heap->known_pid);
+
+    if ((uint32_t)known == 0 || known >> 32 != n_forks) {
+        known = n_forks << 32 | (uint32_t)dragon_os_pid();
+        dragon_poke(&heap->known_pid, known);
+    }
+    return (uint32_t)known;
+}
 
 /* ---- lifetime ---- */
 
