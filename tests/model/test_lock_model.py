@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import unittest
-from pathlib import Path
-from typing import Any
 
-
-def _load_model() -> Any:
-    """The model beside this file, which is no package."""
-    path = Path(__file__).with_name("lock.py")
-    spec = importlib.util.spec_from_file_location("dragon_lock_model", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-model = _load_model()
+import lock as model
 
 
 class TestLock(unittest.TestCase):
