@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import threading
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -214,7 +215,7 @@ class PollResult:
 # ---- what classes share ----
 
 
-class Context:
+class Context(ABC):
     """A context manager; what its end means is ``_leave``."""
 
     def __enter__(self) -> Self:
@@ -228,9 +229,9 @@ class Context:
     ) -> None:
         self._leave(kind is not None)
 
+    @abstractmethod
     def _leave(self, has_raised: bool) -> None:
         """End the use; has_raised: the body did not come to its end."""
-        raise NotImplementedError
 
 
 class OfOneProcess:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
@@ -105,11 +106,13 @@ class _File(Context, OfOneProcess):
         """True if it is not open."""
         return not self._is_open
 
+    @abstractmethod
     def _begin(self) -> None:
-        raise NotImplementedError
+        """What opening means besides."""
 
+    @abstractmethod
     def _end(self) -> None:
-        raise NotImplementedError
+        """What closing means besides."""
 
     def _give_up(self) -> None:
         """End the stream although it is not whole."""
@@ -399,9 +402,9 @@ class _ReadingFile(_File):
         self._message = message
         self._view = message.bytes_memview()
 
+    @abstractmethod
     def _next(self) -> None:
         """Make the stream's next message the one that is read."""
-        raise NotImplementedError
 
     def _peek(self, size: int) -> bytes:
         """At most size bytes that come next, without taking them; fewer at the end."""

@@ -394,7 +394,9 @@ def test_a_party_that_is_killed_while_it_waits_counts_as_arrived(
 
 def start_waiting_one_more(channel: Channel) -> list[tuple[threading.Thread, list[Any]]]:
     waiters = [in_thread(lambda: arrive_and_receive(channel))]
+    end = time.monotonic() + 20
     while channel.barrier_count < 2:
+        assert time.monotonic() < end
         time.sleep(0.001)
     return waiters
 
