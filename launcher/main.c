@@ -1,5 +1,5 @@
 /*
- * The executable: command line -> node -> interpreter -> exit status.
+ * The executable: command line -> seed -> node -> interpreter -> exit status.
  */
 
 #include <errno.h>
@@ -11,6 +11,7 @@
 #include "interpreter.h"
 #include "node/node.h"
 #include "options.h"
+#include "seed.h"
 
 #define EXIT_USAGE 2
 
@@ -50,7 +51,8 @@ static int plan_node(const struct dragon_options *options)
 
 static int run_python(const struct dragon_options *options)
 {
-    if (options->has_runtime && plan_node(options) < 0) {
+    /* A fork server is no part of the node, or it would have threads; those whom it forks join. */
+    if (options->has_runtime && !options->is_fork_server && plan_node(options) < 0) {
         return 1;
     }
     int status = dragon_interpreter_run(options);
@@ -74,11 +76,29 @@ static int run(const struct dragon_options *options)
     return run_python(options);
 }
 
+/* A program that runs may want to start processes. */
+static bool wants_seed(const struct dragon_options *options)
+{
+    return options->action == DRAGON_OPTIONS_RUN && options->has_runtime &&
+           !options->is_fork_server;
+}
+
+/* Read the command line; in a sprout of the seed, the one that it was given. */
+static int prepare(struct dragon_options *options, int argc, char **argv)
+{
+    int r = dragon_options_parse(options, argc, argv);
+    if (r == 0 && wants_seed(options) && dragon_seed_plant(&argc, &argv) == DRAGON_SEED_SPROUTED) {
+        dragon_options_fini(options);
+        r = dragon_options_parse(options, argc, argv);
+    }
+    return r;
+}
+
 int main(int argc, char **argv)
 {
     struct dragon_options options;
     dragon_allocator_prepare();
-    int r = dragon_options_parse(&options, argc, argv);
+    int r = prepare(&options, argc, argv);
     int status = 0;
     if (r == DRAGON_OPTIONS_INVALID) {
         fprintf(stderr, "dragon: %s\n", options.message);

@@ -163,6 +163,10 @@ static int read_long(struct scan *scan, char *word, enum step *step_out)
         keep_original(options, word);
         return 0;
     }
+    if (!strcmp(word, "--fork-server")) {
+        options->is_fork_server = true;
+        return 0;
+    }
     if (is_long(word, "--start-method", &value)) {
         return read_start_method(scan, word, value);
     }

@@ -29,6 +29,7 @@ struct dragon_options {
     bool has_runtime;         /* false: --no-runtime */
     bool reads_environment;   /* false: -E or -I, Python ignores its variables */
     bool has_frozen_stdlib;   /* false: -X frozen_modules=off */
+    bool is_fork_server;      /* --fork-server: a process of ours that only makes others */
     int attach_fd;            /* memfd of the node to join; -1 = open a new one */
     int argc;                 /* words for Python, or [dragon, command, arguments] */
     char **argv;              /* owned, ends with NULL; the words are those of main() */

@@ -14,6 +14,8 @@
 #include <string.h>
 
 #include "options.h"
+#include "seed.h"
+#include "spare.h"
 
 static const struct dragon_options *launch_options;
 
@@ -62,7 +64,16 @@ static PyObject *launch_child_options(PyObject *Py_UNUSED(self), PyObject *Py_UN
     return option ? Py_BuildValue("[N]", option) : NULL;
 }
 
+PyDoc_STRVAR(seed_doc, "seed()\n--\n\n"
+                       "(the seed's socket, 0), or (-1, errno) if there is no seed.");
+
+static PyObject *launch_seed(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(unused))
+{
+    return Py_BuildValue("(ii)", dragon_seed_socket(), -dragon_seed_error());
+}
+
 static PyMethodDef launch_methods[] = {
+    {"seed", launch_seed, METH_NOARGS, seed_doc},
     {"find", launch_find, METH_O, find_doc},
     {"child_options", launch_child_options, METH_NOARGS, child_options_doc},
     {NULL, NULL, 0, NULL},
@@ -80,7 +91,8 @@ static int add_constant(PyObject *module, const char *name, PyObject *value)
  * those for an extension, and would name it in each of its reports. */
 static int launch_exec(PyObject *module)
 {
-    if (PyModule_AddFunctions(module, launch_methods) < 0) {
+    if (PyModule_AddFunctions(module, launch_methods) < 0 ||
+        PyModule_AddFunctions(module, dragon_spare_methods) < 0) {
         return -1;
     }
     PyObject *start_method = launch_options->start_method

@@ -319,14 +319,18 @@ static struct dragon_node *new_node(const struct dragon_node_options *options)
     return node;
 }
 
-/* Opening takes some 0.2 ms of system calls; the caller, who starts an
- * interpreter, need not wait for them. */
+/* Opening a new node takes some 0.2 ms of system calls; the caller, who starts an
+ * interpreter, need not wait for them. Who joins one waits for it. */
 static int begin_open(struct dragon_node *node)
 {
     int r;
 
     if (!node->options.start_threads)
         return dragon_error_trace(dragon_node_finish_open(node));
+    if (node->options.attach_fd >= 0) {
+        (void)dragon_node_finish_open(node); /* its threads may run: it stays, opened or not */
+        return 0;
+    }
     node->has_memory_thread = true;
     r = dragon_os_thread_start(dragon_node_opening_thread, node);
     if (r < 0)

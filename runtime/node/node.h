@@ -20,8 +20,7 @@
  *   dragon/watch      the supervisor: a pidfd for each child that was started
  *                     here, and for the head and a parent to follow
  * The head has all three as soon as it has a node; other processes have
- * dragon/watch and dragon/memory, and the third from the first operation that
- * needs it.
+ * dragon/watch, and the others from the first operation that needs them.
  *
  * A process that was forked (os.fork, start method "fork") shares the node's
  * memory, has none of the threads until it needs them, and takes a slot of its
@@ -45,8 +44,8 @@ struct dragon_node_options {
 /* ---- lifetime ---- */
 
 /* Open or join a node and make it this process's current one. With threads, the
- * first of them does the work while the caller goes on, so 0 means only that it
- * has begun; dragon_node_current waits for it. attach_fd is consumed, also on
+ * first of them opens a new node while the caller goes on, so 0 means only that it
+ * has begun; dragon_node_current waits for it, and tells whether it could be opened. attach_fd is consumed, also on
  * failure. -EBUSY: there is a current one. -EAGAIN: no thread could be started.
  * Without threads also what dragon_node_error tells. */
 int dragon_node_open(const struct dragon_node_options *options, struct dragon_node **node_out);

@@ -1,0 +1,36 @@
+#pragma once
+
+/*
+ * The seed: a copy of this process from before Python exists. It does nothing but wait to be asked
+ * for a further copy of itself, a sprout, which goes on in main() as if it had been executed with
+ * other words and another environment; dragon_overlay/seed.py asks. A sprout costs no exec, knows
+ * nothing of what the program has done meanwhile, and is no child that the program could wait for:
+ * it is the seed's child, and the seed is hidden from wait().
+ *
+ * A few pages, no threads, no open files; it ends with the process that planted it (by the kernel's
+ * doing, or because its socket closes, as at an exec).
+ *
+ * To have a sprout: send 4 bytes to the seed's socket, and with them one end of a socket pair of
+ * packets; then, to the other end, one packet
+ *     uint32 size of what follows, in bytes; uint32 n_words; uint32 n_variables
+ * and packets of at most DRAGON_SEED_PACKET_BYTES that hold together
+ *     the words and then the variables ("NAME=value"), each with its NUL
+ * The sprout keeps that end as descriptor DRAGON_SEED_SPROUT_FD. If it cannot be made, it is told
+ * errno by 4 bytes, or sees the end closed.
+ */
+
+#define DRAGON_SEED_PACKET_BYTES 65536
+#define DRAGON_SEED_SPROUT_FD 3
+
+enum {
+    DRAGON_SEED_SPROUTED = 1, /* the caller is a sprout, and has other words */
+};
+
+/* Plant the seed. To be called before anything else has a thread or Python. 0: it is planted, or
+ * cannot be (dragon_seed_error). DRAGON_SEED_SPROUTED: in a sprout, with its words, which are
+ * never freed. */
+int dragon_seed_plant(int *argc, char ***argv);
+
+/* The seed's socket, -1 without a seed; and why there is none, -errno. */
+int dragon_seed_socket(void);
+int dragon_seed_error(void);

@@ -1,0 +1,203 @@
+/*
+ * A spare is a child-to-be, forked before anybody asked for it. For the process that will have
+ * asked to be its parent in every respect (getppid, wait, SIGCHLD), it is forked twice: the fork
+ * server forks a *middle* process, which forks the spare and waits. When the middle ends, the
+ * kernel gives the spare to the nearest ancestor that adopts orphans; that is who asked, which
+ * adopts them just then, and it makes SIGCHLD the signal of the spare's end.
+ *
+ *     starter ... seed --- fork server --- middle --- spare
+ *        ^------------------------------------------------'   once the middle has ended
+ *
+ * The middle runs no Python. It ends when the spare has closed its end of a pipe, or is dead; it
+ * dies with the fork server, and an idle spare dies with it.
+ */
+
+#include "spare.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/deadline.h"
+#include "node/node.h"
+#include "os/fork.h"
+#include "os/os.h"
+
+static PyObject *os_error(int r)
+{
+    errno = -r;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* ---- fork_spare ---- */
+
+/* The middle's life. Exits with errno if there is no spare. */
+static _Noreturn void be_middle(int32_t spare_pid, int release_fd)
+{
+    char byte;
+
+    while (spare_pid > 0 && read(release_fd, &byte, 1) < 0 && errno == EINTR) {
+        continue;
+    }
+    _exit(0);
+}
+
+/* In the middle; returns in the spare. */
+static void fork_again(int32_t server_pid, const int release[2])
+{
+    int32_t middle_pid = dragon_os_pid(), spare_pid;
+    int r = dragon_os_die_with_parent(server_pid);
+    if (r == 0) {
+        r = dragon_os_fork(&spare_pid);
+    }
+    if (r < 0) {
+        _exit(-r);
+    }
+    if (spare_pid > 0) {
+        close(release[1]);
+        be_middle(spare_pid, release[0]);
+    }
+    close(release[0]);
+    if (dragon_os_die_with_parent(middle_pid) < 0) {
+        _exit(0);
+    }
+}
+
+PyDoc_STRVAR(fork_spare_doc,
+             "fork_spare()\n--\n\n"
+             "Fork a spare. In this process: (pid of the middle, -1). In the spare, where all\n"
+             "else is as after os.fork(): (0, the descriptor for wait_for_adoption).\n\n"
+             "Raises OSError if the middle cannot be forked; if the spare cannot, the middle's\n"
+             "exit status is errno.");
+
+static PyObject *fork_spare(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    int32_t server_pid = dragon_os_pid(), middle_pid;
+    int release[2];
+    if (pipe2(release, O_CLOEXEC) < 0) {
+        return os_error(-errno);
+    }
+    PyOS_BeforeFork();
+    int r = dragon_os_fork(&middle_pid);
+    if (r == 0 && middle_pid == 0) {
+        fork_again(server_pid, release);
+        PyOS_AfterFork_Child();
+        return Py_BuildValue("(ii)", 0, release[1]);
+    }
+    PyOS_AfterFork_Parent();
+    close(release[0]);
+    close(release[1]);
+    return r < 0 ? os_error(r) : Py_BuildValue("(ii)", middle_pid, -1);
+}
+
+/* ---- what a spare does when it is asked for ---- */
+
+PyDoc_STRVAR(release_doc, "release(fd, /)\n--\n\n"
+                          "Let the middle end. That takes it some time, in which the spare can\n"
+                          "do other work, with all signals blocked.");
+
+static PyObject *release(PyObject *Py_UNUSED(module), PyObject *fd)
+{
+    long number = PyLong_AsLong(fd);
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    dragon_os_expect_adoption();
+    dragon_os_close((int)number);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(wait_for_adoption_doc,
+             "wait_for_adoption(middle_pid, timeout, /)\n--\n\n"
+             "Wait until the middle has ended; the pid of the parent from then on.\n\n"
+             "Raises TimeoutError after timeout seconds.");
+
+static PyObject *wait_for_adoption(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    int middle_pid;
+    double timeout_s;
+    if (!PyArg_ParseTuple(arguments, "id", &middle_pid, &timeout_s)) {
+        return NULL;
+    }
+    int64_t deadline_ns = dragon_deadline_after_ns((int64_t)(timeout_s * 1e9));
+    int r = dragon_os_wait_for_adoption(middle_pid, deadline_ns);
+    return r < 0 ? os_error(r) : PyLong_FromLong(getppid());
+}
+
+PyDoc_STRVAR(join_node_doc, "join_node(fd, /)\n--\n\n"
+                            "Join the node whose default pool is behind fd, which is consumed.\n\n"
+                            "Raises OSError; ProcessLookupError if the node's head has ended.");
+
+static PyObject *join_node(PyObject *Py_UNUSED(module), PyObject *fd)
+{
+    long number = PyLong_AsLong(fd);
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    const struct dragon_node_options options = {.attach_fd = (int)number, .start_threads = true};
+    dragon_node_plan(&options);
+    return dragon_node_current() ? Py_NewRef(Py_None) : os_error(dragon_node_error());
+}
+
+PyDoc_STRVAR(leave_doc, "leave(status, /)\n--\n\n"
+                        "Leave the node and exit, without taking the interpreter down.");
+
+static PyObject *leave(PyObject *Py_UNUSED(module), PyObject *status)
+{
+    long number = PyLong_AsLong(status);
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    dragon_node_leave();
+    exit((int)number & 0xff);
+}
+
+/* ---- what the starter does ---- */
+
+PyDoc_STRVAR(adopt_orphans_doc,
+             "adopt_orphans(adopts, /)\n--\n\n"
+             "Become, or cease to be, the process that the kernel gives orphaned descendants\n"
+             "to. Returns whether it was.");
+
+static PyObject *adopt_orphans(PyObject *Py_UNUSED(module), PyObject *adopts)
+{
+    bool was = false;
+    int truth = PyObject_IsTrue(adopts);
+    if (truth < 0) {
+        return NULL;
+    }
+    int r = dragon_os_adopt_orphans(truth != 0, &was);
+    return r < 0 ? os_error(r) : PyBool_FromLong(was);
+}
+
+PyDoc_STRVAR(environment_doc,
+             "environment()\n--\n\n"
+             "The C library's variables, NAME=value, each with its NUL. os.environ shows\n"
+             "nothing that C code has set.");
+
+static PyObject *environment(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    size_t size_bytes = 0;
+    for (char **variable = environ; variable && *variable; variable++) {
+        size_bytes += strlen(*variable) + 1;
+    }
+    PyObject *text = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size_bytes);
+    char *at = text ? PyBytes_AS_STRING(text) : NULL;
+    for (char **variable = environ; at && variable && *variable; variable++) {
+        at = stpcpy(at, *variable) + 1;
+    }
+    return text;
+}
+
+PyMethodDef dragon_spare_methods[] = {
+    {"fork_spare", fork_spare, METH_NOARGS, fork_spare_doc},
+    {"release", release, METH_O, release_doc},
+    {"wait_for_adoption", wait_for_adoption, METH_VARARGS, wait_for_adoption_doc},
+    {"join_node", join_node, METH_O, join_node_doc},
+    {"leave", leave, METH_O, leave_doc},
+    {"adopt_orphans", adopt_orphans, METH_O, adopt_orphans_doc},
+    {"environment", environment, METH_NOARGS, environment_doc},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,58 @@
+#pragma once
+
+/*
+ * Processes that a process makes of itself, and who their parent is. Beside os.h,
+ * for the few that fork. Functions return 0 or -errno unless said otherwise; none
+ * may be called while other threads of the process fork.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Fork a child that is hidden from its parent's wait() and sends it no signal when it
+ * ends. For a process with one thread that has taken no lock; what the child does with
+ * the C library is up to its first real fork() system calls and memory. The child's pid; 0 in the
+ * child. */
+int dragon_os_fork_hidden(int32_t *pid_out);
+
+/* fork() of the C library: its handlers run. The child's pid; 0 in the child. */
+int dragon_os_fork(int32_t *pid_out);
+
+/* Have the kernel end the calling process, which has one thread, by SIGKILL when the
+ * thread ends that forked it. -ESRCH: its parent, parent_pid, is gone already. */
+int dragon_os_die_with_parent(int32_t parent_pid);
+
+/* From now on the end of the parent is not this process's end any more, but something that
+ * wait_for_adoption waits for. All signals must be blocked until it has returned. */
+void dragon_os_expect_adoption(void);
+
+/* Wait until parent_pid has ended and this process has another parent. -ETIMEDOUT. Blocking. */
+int dragon_os_wait_for_adoption(int32_t parent_pid, int64_t deadline_ns);
+
+/* Become, or cease to be, the process that adopts orphans among its descendants.
+ * was_out: whether it was one. */
+int dragon_os_adopt_orphans(bool adopts, bool *was_out);
+
+/* Wait for the end of a child. Its status as of waitpid(2). */
+int dragon_os_wait(int32_t pid, int *status_out);
+
+/* Block all signals in the calling thread. */
+void dragon_os_block_signals(void);
+
+/* Close all descriptors but the standard ones and `keep`, and have the standard ones lead
+ * nowhere (/dev/null). */
+void dragon_os_forget_files(int keep);
+
+/* A pair of connected stream sockets, close-on-exec. */
+int dragon_os_socket_pair(int fds_out[2]);
+
+/* What tells a socket from all others; 0 if fd is none. */
+uint64_t dragon_os_socket_id(int fd);
+
+/* Receive up to size_bytes, and with it one descriptor (-1: none came). Bytes received;
+ * 0: the other end is closed. Blocking. */
+int dragon_os_receive(int socket, void *bytes_out, size_t size_bytes, int *fd_out);
+
+/* Send 4 bytes to a socket; whether anybody reads them does not matter. */
+void dragon_os_report(int socket, int32_t number);
