@@ -38,6 +38,7 @@ class Destroyed(StaleHandle):
 def begin() -> None:
     """Begin to open the node, as it will be needed soon. Does not wait."""
 
+def close_objects() -> None: ...
 def has_node() -> bool:
     """Return whether this process is part of a dragon runtime."""
 

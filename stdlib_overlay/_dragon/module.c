@@ -1,4 +1,5 @@
 #include "module.h"
+#include "object.h"
 #include "pool.h"
 
 #include "base/error.h"
@@ -152,6 +153,17 @@ static PyObject *follow(PyObject *module, PyObject *pid)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(close_objects_doc,
+             "close_objects()\n--\n\n"
+             "Give back all uses of shared objects, when this process ends: none\n"
+             "of them may be used any more, by any thread.");
+
+static PyObject *close_objects(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    dragon_py_object_release_all();
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(pool_statistics_doc, "pool_statistics()\n--\n\n"
                                   "The default pool's numbers, as Pool.statistics().");
 
@@ -180,6 +192,7 @@ static PyMethodDef module_functions[] = {
     {"node_fd", node_fd, METH_NOARGS, node_fd_doc},
     {"watch_child", watch_child, METH_O, watch_child_doc},
     {"follow", follow, METH_O, follow_doc},
+    {"close_objects", close_objects, METH_NOARGS, close_objects_doc},
     {"last_error", last_error, METH_NOARGS, last_error_doc},
     {"pool_statistics", pool_statistics, METH_NOARGS, pool_statistics_doc},
     {NULL, NULL, 0, NULL},

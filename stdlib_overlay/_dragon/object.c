@@ -213,6 +213,12 @@ static PyMethodDef before_fork_def = {
     PyDoc_STR("_before_fork()\n--\n\nRun by os.fork(): the child is a user of all open objects."),
 };
 
+void dragon_py_object_release_all(void)
+{
+    while (first_open)
+        dragon_py_object_release(first_open);
+}
+
 static int register_before_fork(PyObject *module)
 {
     PyObject *os = PyImport_ImportModule("posix");

@@ -54,6 +54,10 @@ int dragon_py_object_require(struct dragon_py_object *self, const char *what);
 /* Close the object, if there is one. */
 void dragon_py_object_release(struct dragon_py_object *self);
 
+/* Close the objects of all views that this process has, for its end: no view may
+ * be used any more, by any thread. */
+void dragon_py_object_release_all(void);
+
 /* tp_dealloc of the base. A derived type with more to undo does that and then
  * calls it. */
 void dragon_py_object_dealloc(PyObject *self);

@@ -1,36 +1,29 @@
-"""Starting a process: `dragon` is executed anew and joins the node.
+"""Starting a process.
 
-The child inherits the file of the node's default pool, the pipe with its preparation data, and
-what its arguments need; it runs the standard library's ``spawn_main``. Objects of the runtime
-that travel in the arguments are kept in use until the child has ended, so that the starter may
-forget them at once.
+The fork server of the seed makes the child (seed.py). Where it cannot, `dragon` is executed anew.
+In either case the child gets the file of the node's default pool, preparation data, and what its
+arguments need, and runs the standard library's ``spawn_main``. Objects of the runtime that travel
+in the arguments are kept in use until the child has ended, so that the starter may forget them at
+once.
 
 Source: Lib/multiprocessing/popen_spawn_posix.py of CPython 3.11.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
-from multiprocessing import popen_fork, popen_spawn_posix, resource_tracker, spawn, util
+from collections.abc import Iterator
+from multiprocessing import popen_fork, resource_tracker, spawn, util
 from multiprocessing.context import reduction, set_spawning_popen  # type: ignore[attr-defined]
 from typing import Any
 
 import _dragon
 import _dragon_launch
-
-
-def command_line(**kwargs: Any) -> list[str]:
-    """The command of a child that joins this process's node. kwargs: for ``spawn_main``."""
-    executable, *rest = spawn.get_command_line(**kwargs)
-    if not os.path.samefile(executable, "/proc/self/exe"):
-        raise RuntimeError(
-            f"start method 'dragon' can only start dragon itself, but "
-            f"multiprocessing.set_executable() or sys.executable names {executable!r}"
-        )
-    own = [f"--attach-node={_dragon.node_fd()}", *_dragon_launch.child_options()]
-    return [os.fsdecode(executable), *own, *rest]
+from dragon_overlay import seed
+from dragon_overlay.fork_server import inherited_fds
 
 
 class _Arrival:
@@ -63,11 +56,22 @@ def _follow(parent_pid: int) -> None:
         os._exit(1)
 
 
+class DupFd:
+    """What a descriptor is in the arguments: the starter's number of it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def detach(self) -> int:
+        """The descriptor in the child. The same number where the child was executed."""
+        return inherited_fds.get(self._fd, self._fd)
+
+
 class Popen(popen_fork.Popen):
     """The handle of a child that was started by this process."""
 
     method = "dragon"
-    DupFd = popen_spawn_posix._DupFd
+    DupFd = DupFd
 
     def __init__(self, process_obj: Any) -> None:
         self._fds: list[int] = []
@@ -75,7 +79,7 @@ class Popen(popen_fork.Popen):
         super().__init__(process_obj)
 
     def duplicate_for_child(self, fd: int) -> int:
-        """Have the child inherit fd; its number there."""
+        """Have the child inherit fd; its number here, for `DupFd`."""
         self._fds.append(fd)
         return fd
 
@@ -91,19 +95,18 @@ class Popen(popen_fork.Popen):
 
     def _launch(self, process_obj: Any) -> None:
         data = self._pickle(process_obj)
-        child_end, parent_end = os.pipe()
-        try:
-            self._start(child_end)
-        except BaseException:
-            os.close(parent_end)
-            raise
-        finally:
-            os.close(child_end)
-        # The pipe stays open: the child sees its end when we have ended.
+        _check_executable()
+        tracker_fd: Any = resource_tracker.getfd()  # typeshed: it may have none
+        child: seed.Child | Executed
+        with _room_for_descriptors(2):
+            try:
+                child = seed.start(data, self._fds, _dragon.node_fd(), tracker_fd)
+            except seed.UnavailableError:
+                child = Executed(data, self._fds, tracker_fd)
+        self.pid = child.pid
+        self.sentinel = _attend(child)
         close_fds = util.close_fds  # type: ignore[attr-defined]  # typeshed lacks it
-        self.finalizer = util.Finalize(self, close_fds, (self.sentinel, parent_end))
-        with open(parent_end, "wb", closefd=False) as pipe:
-            pipe.write(data)
+        self.finalizer = util.Finalize(self, close_fds, (self.sentinel, child.finish()))
 
     def _pickle(self, process_obj: Any) -> memoryview:
         buffer = io.BytesIO()
@@ -116,18 +119,75 @@ class Popen(popen_fork.Popen):
             set_spawning_popen(None)
         return buffer.getbuffer()
 
-    def _start(self, child_end: int) -> None:
-        tracker_fd = resource_tracker.getfd()
-        command = command_line(tracker_fd=tracker_fd, pipe_handle=child_end)
-        fds = [*self._fds, tracker_fd, child_end, _dragon.node_fd()]
-        # typeshed: the executable is str (it is bytes), the tracker may have no fd (it has).
-        executable: Any = spawn.get_executable()
-        self.pid = util.spawnv_passfds(executable, command, fds)  # type: ignore[arg-type]
+
+@contextlib.contextmanager
+def _room_for_descriptors(n: int) -> Iterator[None]:
+    """Have n descriptors free afterwards, or fail with EMFILE before anything has been done."""
+    held: list[int] = []
+    try:
+        for _ in range(n):
+            held.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+        yield
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
+def _attend(child: seed.Child | Executed) -> int:
+    """Have its end noticed; the descriptor that tells of it."""
+    sentinel = -1
+    try:
+        sentinel = os.pidfd_open(child.pid)
+        _dragon.watch_child(child.pid)
+    except BaseException:
+        # A child that nobody can know of must not be.
+        os.kill(child.pid, signal.SIGKILL)
+        os.waitpid(child.pid, 0)
+        os.close(child.finish())
+        if sentinel >= 0:
+            os.close(sentinel)
+        raise
+    return sentinel
+
+
+class Executed:
+    """A child that was started by executing `dragon`."""
+
+    def __init__(self, data: memoryview, fds: list[int], tracker_fd: int) -> None:
+        self._data = data
+        child_end, self._parent_end = os.pipe()
         try:
-            self.sentinel = os.pidfd_open(self.pid)
-            _dragon.watch_child(self.pid)
+            command = _command_line(tracker_fd=tracker_fd, pipe_handle=child_end)
+            passed = [*fds, tracker_fd, child_end, _dragon.node_fd()]
+            executable: Any = spawn.get_executable()  # typeshed: str; it is bytes
+            self.pid = util.spawnv_passfds(executable, command, passed)
         except BaseException:
-            # A child that nobody can know of must not be.
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            os.close(self._parent_end)
             raise
+        finally:
+            os.close(child_end)
+
+    def finish(self) -> int:
+        """As `seed.Child.finish`."""
+        with (
+            contextlib.suppress(BrokenPipeError),
+            open(self._parent_end, "wb", closefd=False) as pipe,
+        ):
+            pipe.write(self._data)
+        return self._parent_end
+
+
+def _command_line(**kwargs: Any) -> list[str]:
+    """The command of a child that joins this process's node. kwargs: for ``spawn_main``."""
+    executable, *rest = spawn.get_command_line(**kwargs)
+    own = [f"--attach-node={_dragon.node_fd()}", *_dragon_launch.child_options()]
+    return [os.fsdecode(executable), *own, *rest]
+
+
+def _check_executable() -> None:
+    executable = spawn.get_executable()
+    if not os.path.samefile(executable, "/proc/self/exe"):
+        raise RuntimeError(
+            f"start method 'dragon' can only start dragon itself, but "
+            f"multiprocessing.set_executable() or sys.executable names {executable!r}"
+        )

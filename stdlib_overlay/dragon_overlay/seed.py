@@ -1,0 +1,374 @@
+"""Starting processes through the seed: this process's side.
+
+The seed (launcher/seed.h) makes a fork server (fork_server.py), the fork server makes the children.
+Where a child made that way would differ from one that is executed, or cannot be made, there is
+no fork server for it, `start` says why, and the caller executes it.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import contextlib
+import errno
+import marshal
+import os
+import select
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing import process, spawn
+
+import _dragon_launch
+from dragon_overlay import fork_server, surroundings
+
+_ORDER_HEADER = struct.Struct("@III")  # of launcher/seed.h
+_PACKET_BYTES = 65536
+#: A fork server that has not said that it is ready by then is given up; likewise a child.
+_READY_S = 60.0
+_ANSWER_S = 20.0
+
+#: What Python and the libraries that may be preloaded read once, when they start. If one of these
+#: changes, a new fork server is needed; all other variables are given to the child.
+_READ_AT_START = (
+    b"PYTHON",
+    b"LANG",
+    b"LC_",
+    b"LD_",
+    b"MALLOC_",
+    b"GLIBC_TUNABLES",
+    b"OMP_",
+    b"GOMP_",
+    b"KMP_",
+    b"OPENBLAS_",
+    b"MKL_",
+    b"BLIS_",
+    b"NUMEXPR_",
+    b"DRAGON_",
+)
+
+
+Buffer = bytes | bytearray | memoryview
+
+
+class UnavailableError(Exception):
+    """No child can be made this way; the text says why."""
+
+
+class Child:
+    """A process that has just been made."""
+
+    def __init__(self, pid: int, line: socket.socket, parts: _Parts) -> None:
+        self.pid = pid
+        self._line = line
+        self._parts = parts
+
+    def finish(self) -> int:
+        """Send what it still has to get; our end of its line, which it sees end when we end.
+
+        Blocks until the child has read most of it.
+        """
+        self._parts.send_body()
+        return self._line.detach()
+
+
+class _ForkServer:
+    """A fork server of this process, and what it was started with."""
+
+    def __init__(self, seed: socket.socket) -> None:
+        self.variables = _dragon_launch.environment()
+        self._fixed: object = None
+        self.orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                socket.send_fds(seed, [b"more"], [theirs.fileno()])
+            self._send_words()
+        except OSError:
+            self.orders.close()
+            raise
+
+    def _send_words(self) -> None:
+        words = [os.fsencode(word) for word in _command_line()]
+        text = b"".join(word + b"\0" for word in words) + self.variables
+        n_variables = self.variables.count(b"\0")
+        self.orders.send(_ORDER_HEADER.pack(len(text), len(words), n_variables))
+        for at in range(0, len(text), _PACKET_BYTES):
+            self.orders.send(text[at : at + _PACKET_BYTES])
+
+    def check(self, fixed: object, variables: bytes) -> bool:
+        """Whether it can stand in for this process as it is now.
+
+        Raises:
+            UnavailableError: no fork server could.
+        """
+        if self._fixed is None:
+            self._fixed = self._wait_until_ready()
+        if self._fixed != fixed:
+            raise UnavailableError(
+                "this process has changed its user, session, name spaces or scheduling"
+            )
+        return variables == self.variables or _of_start(variables) == _of_start(self.variables)
+
+    def _wait_until_ready(self) -> object:
+        if not _is_readable(self.orders, _READY_S):
+            raise UnavailableError("the fork server did not become ready in time")
+        try:
+            message = self.orders.recv(65536)
+        except OSError as error:
+            raise UnavailableError(f"the fork server ended: {error.strerror}") from None
+        if not message:
+            raise UnavailableError("the fork server ended while it started")
+        if len(message) == 4:
+            number = int.from_bytes(message, sys.byteorder)
+            raise UnavailableError(f"the seed could not make a fork server: {os.strerror(number)}")
+        return marshal.loads(message)
+
+    def close(self) -> None:
+        """Let it end."""
+        self.orders.close()
+
+
+class _Starter:
+    """All that this module knows; one a process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.server: _ForkServer | None = None
+        self.n_starting = 0
+        self.adopted_before = False
+        fd, number = _dragon_launch.seed()
+        self.seed = socket.socket(fileno=fd) if fd >= 0 else None
+        self.why_not = "" if fd >= 0 else f"no seed could be planted: {os.strerror(number)}"
+        if number == errno.ECHILD:
+            self.why_not = "processes that a fork server made have none of their own yet"
+
+
+_starter: _Starter | None = None
+
+
+def _the_starter() -> _Starter:
+    global _starter
+    if _starter is None:
+        _starter = _Starter()
+        os.register_at_fork(after_in_child=_forget)
+        atexit.register(_forget)
+    return _starter
+
+
+def _forget() -> None:
+    """In a forked copy, whose fork server is its parent's; and at the end."""
+    global _starter
+    starter, _starter = _starter, None
+    if starter is not None:
+        if starter.seed is not None:
+            starter.seed.detach()  # launcher/seed.c closes it
+        if starter.server is not None:
+            starter.server.close()
+
+
+def _command_line() -> list[str]:
+    executable, *flags = spawn.get_command_line()
+    at = flags.index("-c")
+    own = [*_dragon_launch.child_options(), "--fork-server"]
+    python = [*flags[:at], "-c", fork_server.PROGRAM, *flags[at + 2 :]]
+    main = _path_of_main()
+    return [os.fsdecode(executable), *own, *python, *([main] if main is not None else [])]
+
+
+def _path_of_main() -> str | None:
+    """As children are told it. Source: get_preparation_data in Lib/multiprocessing/spawn.py."""
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if path is None or getattr(main, "__spec__", None) is not None:
+        return None
+    return os.path.normpath(os.path.join(process.ORIGINAL_DIR or "", path))  # type: ignore[attr-defined]
+
+
+def _of_start(variables: bytes) -> set[bytes]:
+    return {text for text in variables.split(b"\0") if text.startswith(_READ_AT_START)}
+
+
+def _is_readable(sock: socket.socket, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
+
+
+# ---- what others call ---------------------------------------------------------------------------
+
+
+def prepare() -> None:
+    """Have a fork server get ready, if that has not been done: it will be needed soon."""
+    starter = _the_starter()
+    with starter.lock:
+        if starter.server is None and starter.seed is not None:
+            try:
+                starter.server = _ForkServer(starter.seed)
+            except OSError as error:
+                starter.why_not = f"the seed does not answer: {error.strerror}"
+
+
+def start(body: Buffer, inherited: list[int], pool_fd: int, tracker_fd: int) -> Child:
+    """Make a child that runs the process object in body.
+
+    Args:
+        body: what `multiprocessing.spawn` sends to a child: preparation data, process object.
+            Part of it may still have to be sent, by `Child.finish`.
+        inherited: descriptors that it gets besides the standard ones.
+        pool_fd: of the node's default pool.
+        tracker_fd: of the resource tracker.
+
+    Raises:
+        UnavailableError: it must be executed instead. Nothing has been started.
+        OSError: no process can be made, for want of memory or of processes.
+
+    Blocks until the child exists, normally a millisecond.
+    """
+    starter = _the_starter()
+    mine, fixed = surroundings.read()
+    variables = _dragon_launch.environment()
+    standard = tuple([fd for fd in range(3) if _is_open(fd)])
+    fds = [*standard, pool_fd, tracker_fd, *inherited]
+    for _ in range(2):
+        server = _server_for(starter, fixed, variables)
+        order = fork_server.Order(
+            tuple(mine),
+            None if variables == server.variables else variables,
+            standard,
+            tuple(inherited),
+        )
+        try:
+            return _order(starter, server, order, fds, body)
+        except _LostError:
+            _drop(starter, server)
+    raise UnavailableError("two fork servers ended before they had made the child")
+
+
+class _LostError(Exception):
+    """The fork server, or its spare, ended before there was a child."""
+
+
+def _server_for(starter: _Starter, fixed: object, variables: bytes) -> _ForkServer:
+    with starter.lock:
+        for _ in range(2):
+            if starter.seed is None:
+                raise UnavailableError(starter.why_not)
+            if starter.server is None:
+                try:
+                    starter.server = _ForkServer(starter.seed)
+                except OSError as error:
+                    raise UnavailableError(f"the seed does not answer: {error.strerror}") from None
+            if starter.server.check(fixed, variables):
+                return starter.server
+            starter.server.close()
+            starter.server = None
+    raise UnavailableError("the environment changes too fast")
+
+
+def _drop(starter: _Starter, server: _ForkServer) -> None:
+    with starter.lock:
+        if starter.server is server:
+            server.close()
+            starter.server = None
+
+
+def _order(
+    starter: _Starter, server: _ForkServer, order: fork_server.Order, fds: list[int], body: Buffer
+) -> Child:
+    head = fork_server.pack(order, len(fds))
+    line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    parts = _Parts(line, head, fds, body)
+    with _adopting(starter):
+        try:
+            with theirs:
+                parts.send_without_waiting()
+                socket.send_fds(server.orders, [b"o"], [theirs.fileno()])
+            parts.send_order()
+            pid = _receive_answer(line)
+        except (BrokenPipeError, ConnectionResetError, EOFError):
+            line.close()
+            raise _LostError from None
+        except BaseException:
+            line.close()
+            raise
+    return Child(pid, line, parts)
+
+
+class _Parts:
+    """What goes to a child: the order, perhaps in several messages, and the body."""
+
+    def __init__(self, line: socket.socket, head: bytes, fds: list[int], body: Buffer) -> None:
+        self._line = line
+        step = fork_server.MAX_FDS
+        self._parts = [(memoryview(head), fds[:step])]
+        for at in range(step, len(fds), step):
+            self._parts.append((memoryview(b"f"), fds[at : at + step]))
+        self._parts.append((memoryview(body), []))
+
+    def send_without_waiting(self) -> None:
+        """Send what the socket takes, in most cases all, before anybody reads."""
+        with contextlib.suppress(BlockingIOError):
+            while self._parts:
+                self._send_some(socket.MSG_DONTWAIT)
+
+    def send_order(self) -> None:
+        """Send all that comes before the body."""
+        while len(self._parts) > 1:
+            self._send_some(0)
+
+    def send_body(self) -> None:
+        """Send the rest. That the child has ended meanwhile, its exit code will say."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while self._parts:
+                self._send_some(0)
+
+    def _send_some(self, flags: int) -> None:
+        data, fds = self._parts[0]
+        # socket.send_fds of CPython 3.11 forgets its flags.
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        n = self._line.sendmsg([data], rights, flags)
+        if n < len(data):
+            self._parts[0] = (data[n:], [])
+        else:
+            del self._parts[0]
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _receive_answer(line: socket.socket) -> int:
+    if not _is_readable(line, _ANSWER_S):
+        raise EOFError
+    answer = line.recv(fork_server.ANSWER.size)
+    if len(answer) < fork_server.ANSWER.size:
+        raise EOFError
+    pid, number = fork_server.ANSWER.unpack(answer)
+    if pid == 0:
+        raise OSError(number, os.strerror(number))
+    return int(pid)
+
+
+@contextlib.contextmanager
+def _adopting(starter: _Starter) -> Iterator[None]:
+    """Be the one to whom the kernel gives the child. Several threads may start processes at a time.
+
+    Other orphans among this process's descendants come, too, if they become so just then.
+    """
+    with starter.lock:
+        if starter.n_starting == 0:
+            starter.adopted_before = _dragon_launch.adopt_orphans(True)
+        starter.n_starting += 1
+    try:
+        yield
+    finally:
+        with starter.lock:
+            starter.n_starting -= 1
+            if starter.n_starting == 0 and not starter.adopted_before:
+                _dragon_launch.adopt_orphans(False)
