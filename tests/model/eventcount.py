@@ -22,17 +22,18 @@ Found for the protocol as it stands:
 
 The last two are what the park's end (or a supervisor's waking of all) is for.
 
-Run as a program it prints the table; the tests are in
-test_eventcount_model.py. Each entry of MUTATIONS breaks the protocol in one
-place; the search must find each of them stuck.
+Run as a program it prints the table; the tests are in test_models.py. Each entry of
+MUTATIONS breaks the protocol in one place; the search must find each of them stuck.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from search import Result, print_table, visit
 
 #: Ways to break the protocol, to show that the search would notice.
 MUTATIONS = {
@@ -104,23 +105,6 @@ class Setting:
         waiters = (Waiter(n_wanted=self.n_wanted),) * self.n_waiters
         wakers = (Waker(n_left=self.n_added),) * self.n_wakers
         return State(0, 0, 0, 0, waiters, wakers)
-
-
-@dataclass
-class Result:
-    """What a search found.
-
-    Attributes:
-        n_states: distinct states visited.
-        stuck: stuck states without a death that explains them: lost wake-ups.
-        stuck_by_waker: stuck after a waker died between adding and waking.
-        stuck_by_waiter: stuck after a waiter died between being woken and looking.
-    """
-
-    n_states: int
-    stuck: list[State]
-    stuck_by_waker: list[State]
-    stuck_by_waiter: list[State]
 
 
 # ---- the waiter: dragon_wait_until, dragon_eventcount_prepare, _park ----
@@ -292,39 +276,35 @@ def _is_stuck(s: State) -> bool:
     return s.items > 0 and any(w.at == "asleep" for w in s.waiters)
 
 
-def search(setting: Setting) -> Result:
+#: Found where nothing but the end of the park goes on.
+LOST = "lost"
+LOST_BY_WAKER = "lost by a waker that died between adding and waking"
+LOST_BY_WAITER = "lost by a waiter that died between being woken and looking"
+
+
+def search(setting: Setting) -> Result[State]:
     """Visit all states that can be reached; with a mutation, until the first lost wake-up.
 
     Returns:
         what was found.
     """
-    first = _canonical(setting.first_state())
-    seen = {first}
-    front = [first]
-    result = Result(0, [], [], [])
-    while front and not (setting.mutation and result.stuck):
-        next_front = []
-        for s in front:
-            own = list(_own_steps(s, setting.mutation))
-            if not own and _is_stuck(s):
-                _note(result, s)
-            for after in (*own, *_steps_of_others(s, setting)):
-                after = _canonical(after)
-                if after not in seen:
-                    seen.add(after)
-                    next_front.append(after)
-        front = next_front
-    result.n_states = len(seen)
-    return result
+
+    def steps(s: State, result: Result[State]) -> Iterable[State]:
+        own = list(_own_steps(s, setting.mutation))
+        if not own and _is_stuck(s):
+            _note(result, s)
+        return map(_canonical, (*own, *_steps_of_others(s, setting)))
+
+    return visit(_canonical(setting.first_state()), steps, setting)
 
 
-def _note(result: Result, s: State) -> None:
+def _note(result: Result[State], s: State) -> None:
     if s.waker_died_owing:
-        result.stuck_by_waker.append(s)
+        result.note_explained(LOST_BY_WAKER, s)
     elif s.waiter_died_woken:
-        result.stuck_by_waiter.append(s)
+        result.note_explained(LOST_BY_WAITER, s)
     else:
-        result.stuck.append(s)
+        result.note(LOST, s)
 
 
 SETTINGS = {
@@ -334,24 +314,11 @@ SETTINGS = {
     "one waker, three items": Setting(n_wakers=1, n_added=3),
 }
 #: What brings each mutation out; most need no more than one item for each waiter.
-BROKEN = {name: Setting(n_wanted=1, mutation=name) for name in MUTATIONS}
-BROKEN["key_read_late"] = Setting(mutation="key_read_late")
-BROKEN["arrived_read_late"] = Setting(mutation="arrived_read_late")
-BROKEN["leave_when_woken"] = Setting(n_wakers=1, mutation="leave_when_woken")
-
-
-def main() -> int:
-    """Print what each search finds; 1 if the protocol is not what it should be."""
-    well = True
-    print(f"{'states':>8} {'lost':>5} {'by waker':>8} {'by waiter':>9}")
-    broken = {f"broken: {MUTATIONS[name]}": setting for name, setting in BROKEN.items()}
-    for name, setting in (SETTINGS | broken).items():
-        r = search(setting)
-        well &= bool(r.stuck) == bool(setting.mutation)
-        counts = f"{len(r.stuck):5} {len(r.stuck_by_waker):8} {len(r.stuck_by_waiter):9}"
-        print(f"{r.n_states:8} {counts}  {name}")
-    return 0 if well else 1
+BROKEN = {name: Setting(n_wanted=1) for name in MUTATIONS}
+BROKEN["key_read_late"] = Setting()
+BROKEN["arrived_read_late"] = Setting()
+BROKEN["leave_when_woken"] = Setting(n_wakers=1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(print_table(search, SETTINGS, BROKEN, MUTATIONS))

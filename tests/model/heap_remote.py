@@ -19,16 +19,18 @@ A state is wrong if a block is handed out that overlaps a live one, a stale hand
 something, or a live block's word or chunk changes under it; an end (nobody can go on; the dead
 are swept; the lock is repaired) if a block is neither live nor free.
 
-Run as a program it prints the table; the tests are in test_heap_model.py. Each entry of
+Run as a program it prints the table; the tests are in test_models.py. Each entry of
 MUTATIONS breaks the protocol in one place; the search must find something wrong.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from search import Result, print_table, visit
 
 #: Ways to break the protocol, to show that the search would notice.
 MUTATIONS = {
@@ -124,19 +126,6 @@ class Setting:
         """A chunk of class "a" without blocks."""
         words = (Word(NOBODY, 0), Word(NOBODY, 0))
         return State("a", words, 0, tuple(Thread(todo) for todo in self.todo))
-
-
-@dataclass
-class Result:
-    """What a search found.
-
-    Attributes:
-        n_states: distinct states visited.
-        wrong: what went wrong, each with the first state that shows it.
-    """
-
-    n_states: int
-    wrong: dict[str, State]
 
 
 # ---- changing parts of a state ----
@@ -433,31 +422,22 @@ def _wrong_at_end(s: State, mutation: str) -> str:
     return ""
 
 
-def search(setting: Setting) -> Result:
+def search(setting: Setting) -> Result[State]:
     """Visit all states that can be reached; with a mutation, until something is wrong.
 
     Returns:
         what was found.
     """
-    first = setting.first_state()
-    seen = {first}
-    front = [first]
-    result = Result(0, {})
-    while front and not (setting.mutation and result.wrong):
-        next_front = []
-        for s in front:
-            own = [a for i in range(len(s.threads)) for a in _steps_of(s, i, setting.mutation)]
-            wrong = _wrong_now(s) or ("" if own else _wrong_at_end(s, setting.mutation))
-            if wrong:
-                result.wrong.setdefault(wrong, s)
-                continue
-            for after in (*own, *_steps_of_fate(s, setting)):
-                if after not in seen:
-                    seen.add(after)
-                    next_front.append(after)
-        front = next_front
-    result.n_states = len(seen)
-    return result
+
+    def steps(s: State, result: Result[State]) -> Iterable[State]:
+        own = [a for i in range(len(s.threads)) for a in _steps_of(s, i, setting.mutation)]
+        wrong = _wrong_now(s) or ("" if own else _wrong_at_end(s, setting.mutation))
+        if wrong:
+            result.note(wrong, s)
+            return ()
+        return (*own, *_steps_of_fate(s, setting))
+
+    return visit(setting.first_state(), steps, setting)
 
 
 _CHANGES = ("close", "open b", "alloc b")
@@ -504,22 +484,5 @@ BROKEN = {
 }
 
 
-def broken(name: str) -> Setting:
-    """The setting that shows what a mutation breaks."""
-    setting = BROKEN[name]
-    return Setting(setting.todo, setting.n_deaths, setting.reborn, name)
-
-
-def main() -> int:
-    """Print what each search finds; 1 if the protocol is not what it should be."""
-    well = True
-    settings = {**SETTINGS, **{f"broken: {MUTATIONS[n]}": broken(n) for n in BROKEN}}
-    for name, setting in settings.items():
-        r = search(setting)
-        well &= bool(r.wrong) == bool(setting.mutation)
-        print(f"{r.n_states:8}  {name}: {'; '.join(r.wrong) or 'nothing wrong'}")
-    return 0 if well else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(print_table(search, SETTINGS, BROKEN, MUTATIONS))

@@ -19,16 +19,18 @@ What the search looks for in each state it can reach:
 The first look of wait_in_turn, before it announces itself, is left out (it can only
 make the wait shorter).
 
-Run as a program it prints the table; the tests are in test_lock_model.py. Each entry
+Run as a program it prints the table; the tests are in test_models.py. Each entry
 of MUTATIONS breaks the protocol in one place; the search must find each of them.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
+
+from search import Result, print_table, visit
 
 #: Ways to break the protocol, to show that the search would notice.
 MUTATIONS = {
@@ -104,20 +106,6 @@ class Setting:
         places = (NOBODY,) * self.n_places
         zeros = (0,) * self.n_places
         return State(threads, NOBODY, 0, places, zeros, zeros, 1)
-
-
-@dataclass
-class Result:
-    """What a search found: how many states, and those that must not be."""
-
-    n_states: int = 0
-    overtaken: list[State] = field(default_factory=list)
-    lost: list[State] = field(default_factory=list)
-    wedged: list[State] = field(default_factory=list)
-
-    def is_clean(self) -> bool:
-        """True if nothing was found."""
-        return not (self.overtaken or self.lost or self.wedged)
 
 
 # ---- pieces of state ----
@@ -427,7 +415,7 @@ def _is_at_end(s: State) -> bool:
     return all(t.at in ("done", "dead") for t in s.threads)
 
 
-def search(setting: Setting) -> Result:
+def search(setting: Setting) -> Result[State]:
     """Visit all states that can be reached; with a mutation, until the first bad one.
 
     Returns:
@@ -435,33 +423,25 @@ def search(setting: Setting) -> Result:
     """
     first = _canonical(setting.first_state())
     before: dict[State, list[State]] = {first: []}  # how a state is reached without deaths
-    front = [first]
-    result = Result()
-    while front and not (setting.mutation and (result.overtaken or result.lost)):
-        next_front = []
-        for s in front:
-            own = [
-                after
-                for i in range(setting.n_threads)
-                for after in _own_steps(s, i, setting.mutation)
-            ]
-            if s.overtaken:
-                result.overtaken.append(s)
-                continue
-            if not own and not _is_at_end(s) and s.n_deaths == 0:
-                result.lost.append(s)
-            calm = [_canonical(after) for after in (*own, *_looks(s))]
-            others = [_canonical(after) for after in _steps_of_others(s, setting)]
-            for after in (*calm, *others):
-                if after not in before:
-                    before[after] = []
-                    next_front.append(after)
-            for after in calm:
-                before[after].append(s)
-        front = next_front
-    result.n_states = len(before)
-    if result.is_clean():
-        result.wedged = _that_cannot_end(before)
+
+    def steps(s: State, result: Result[State]) -> Iterable[State]:
+        own = [a for i in range(len(s.threads)) for a in _own_steps(s, i, setting.mutation)]
+        if s.overtaken:
+            result.note("overtaken", s)
+            return
+        if not own and not _is_at_end(s) and s.n_deaths == 0:
+            result.note("lost", s)
+        for after in map(_canonical, (*own, *_looks(s))):
+            before.setdefault(after, []).append(s)
+            yield after
+        for after in map(_canonical, _steps_of_others(s, setting)):
+            before.setdefault(after, [])
+            yield after
+
+    result = visit(first, steps, setting)
+    if not result.wrong:
+        for s in _that_cannot_end(before):
+            result.note("wedged", s)
     return result
 
 
@@ -493,25 +473,12 @@ LARGE_SETTINGS = {
     "one of three killed, time-outs": Setting(n_places=2, n_deaths=1, timeouts=True),
 }
 #: What brings each mutation out.
-BROKEN = {name: Setting(n_places=2, mutation=name) for name in MUTATIONS}
-BROKEN["leave_silently"] = Setting(n_places=2, timeouts=True, mutation="leave_silently")
-BROKEN["no_burial"] = Setting(n_threads=2, n_times=2, n_deaths=1, mutation="no_burial")
-BROKEN["no_door"] = Setting(n_places=1, mutation="no_door")
-BROKEN["silent_burial"] = Setting(n_places=1, timeouts=True, mutation="silent_burial")
-
-
-def main() -> int:
-    """Print what each search finds; 1 if the protocol is not what it should be."""
-    well = True
-    print(f"{'states':>8} {'overtaken':>9} {'lost':>5} {'wedged':>6}")
-    broken = {f"broken: {MUTATIONS[name]}": setting for name, setting in BROKEN.items()}
-    for name, setting in (SETTINGS | LARGE_SETTINGS | broken).items():
-        r = search(setting)
-        well &= r.is_clean() != bool(setting.mutation)
-        counts = f"{len(r.overtaken):9} {len(r.lost):5} {len(r.wedged):6}"
-        print(f"{r.n_states:8} {counts}  {name}", flush=True)
-    return 0 if well else 1
+BROKEN = {name: Setting(n_places=2) for name in MUTATIONS}
+BROKEN["leave_silently"] = Setting(n_places=2, timeouts=True)
+BROKEN["no_burial"] = Setting(n_threads=2, n_times=2, n_deaths=1)
+BROKEN["no_door"] = Setting(n_places=1)
+BROKEN["silent_burial"] = Setting(n_places=1, timeouts=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(print_table(search, SETTINGS | LARGE_SETTINGS, BROKEN, MUTATIONS))
