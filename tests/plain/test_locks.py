@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +61,24 @@ def becomes_true(condition: Callable[[], bool]) -> bool:
             return False
         time.sleep(0.001)
     return True
+
+
+def sleeps_in(memory: range, thread_id: int, pid: int | str = "self") -> bool:
+    """True while the kernel has the thread asleep on a word of the memory: it waits for the lock.
+
+    The first argument of the system call that a thread sleeps in is the address of its word.
+    """
+    call = Path(f"/proc/{pid}/task/{thread_id}/syscall").read_text().split()
+    return len(call) > 1 and int(call[1], 16) in memory
+
+
+def bytes_of(block: MemoryAlloc) -> range:
+    """The addresses of a block."""
+    return range(block.get_int_ptr(), block.get_int_ptr() + block.size)
+
+
+def waits_for_lock_in(block: MemoryAlloc, thread_id: int) -> bool:
+    return becomes_true(lambda: sleeps_in(bytes_of(block), thread_id))
 
 
 def in_thread(do: Callable[[], Any]) -> Any:
@@ -205,7 +224,9 @@ def test_what_is_no_time_out_is_refused(lock: DragonLock, timeout: object) -> No
     lock.unlock()
 
 
-def test_a_waiting_thread_lets_the_others_run_and_unlock(lock: DragonLock) -> None:
+def test_a_waiting_thread_lets_the_others_run_and_unlock(
+    lock: DragonLock, block: MemoryAlloc
+) -> None:
     lock.lock()
     got = threading.Event()
 
@@ -213,9 +234,10 @@ def test_a_waiting_thread_lets_the_others_run_and_unlock(lock: DragonLock) -> No
         with lock:
             got.set()
 
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    assert not got.wait(0.05)
+    assert waits_for_lock_in(block, thread.native_id)
+    assert not got.is_set()
     lock.unlock()
     assert got.wait(20)
     thread.join()
@@ -276,10 +298,8 @@ def test_a_lock_that_is_dropped_while_locked_warns_and_keeps_its_memory() -> Non
 def test_a_thread_that_waits_keeps_the_lock_attached(lock: DragonLock, block: MemoryAlloc) -> None:
     holder = DragonLock.attach(block.get_memview())
     holder.lock()
-    inside = threading.Event()
 
     def wait() -> None:
-        inside.set()
         lock.lock()
         lock.unlock()
 
@@ -290,10 +310,9 @@ def test_a_thread_that_waits_keeps_the_lock_attached(lock: DragonLock, block: Me
             return True
         return False
 
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    assert inside.wait(20)
-    time.sleep(0.05)
+    assert waits_for_lock_in(block, thread.native_id)
     assert is_refused()
     holder.unlock()
     thread.join()
@@ -302,21 +321,22 @@ def test_a_thread_that_waits_keeps_the_lock_attached(lock: DragonLock, block: Me
 
 def test_destroy_by_the_holder_tells_those_who_wait(lock: DragonLock, block: MemoryAlloc) -> None:
     other = DragonLock.attach(block.get_memview())
-    result: list[object] = []
+    told: list[DragonLock] = []
     lock.lock()
-    threads = [
-        threading.Thread(target=lambda view=view: result.append(in_thread(view.lock)))
-        for view in (lock, other)
-    ]
+
+    def wait(view: DragonLock) -> None:
+        with pytest.raises(DragonObjectDestroyed):
+            view.lock()
+        told.append(view)
+
+    threads = [threading.Thread(target=wait, args=(view,), daemon=True) for view in (lock, other)]
     for thread in threads:
         thread.start()
-    time.sleep(0.05)
+        assert waits_for_lock_in(block, thread.native_id)
     lock.destroy()
     for thread in threads:
         thread.join()
-    # Who came only after destroy() finds an object without a lock.
-    assert all(isinstance(error, DragonLockDestroyed | DragonLockError) for error in result)
-    assert any(isinstance(error, DragonObjectDestroyed) for error in result)
+    assert set(map(id, told)) == {id(lock), id(other)}
     for use in (other.lock, other.try_lock, other.destroy):
         with pytest.raises(DragonLockDestroyed, match="DRAGON_OBJECT_DESTROYED"):
             use()
@@ -355,18 +375,27 @@ def start_holder(block: MemoryAlloc) -> Any:
 def test_the_next_holder_is_told_of_a_death(lock: DragonLock, block: MemoryAlloc) -> None:
     holder = start_holder(block)
     assert lock.try_lock() == 0
-    timer = threading.Timer(0.1, lambda: os.kill(holder.pid, signal.SIGKILL))
-    timer.start()
-    begin = time.monotonic()
+    killed_at: list[float] = []
+    waiter = threading.get_native_id()
+
+    def kill() -> None:
+        try:
+            assert waits_for_lock_in(block, waiter)
+        finally:
+            killed_at.append(time.monotonic())
+            os.kill(holder.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
     with lock:
-        assert time.monotonic() - begin < 1.1
+        assert time.monotonic() - killed_at[0] < 1
         assert lock.owner_died
         assert isinstance(in_thread(lock.unlock), DragonLockError)
         assert lock.owner_died
     assert not lock.owner_died
     with lock:
         assert not lock.owner_died
-    timer.join()
+    killer.join()
     holder.join()
 
 
@@ -425,10 +454,11 @@ def test_a_forked_child_does_not_hold_what_its_parent_holds(lock: DragonLock) ->
 # ---- signals ----
 
 INTERRUPTED = """
-import signal, sys, threading, time
+import ctypes, signal, sys, threading, time
 from dragon.locks import DragonLock, Type
 
-lock = DragonLock.init(Type[sys.argv[1]], bytearray(8192))
+memory = bytearray(8192)
+lock = DragonLock.init(Type[sys.argv[1]], memory)
 locked = threading.Event()
 
 def hold():
@@ -439,7 +469,7 @@ def hold():
 threading.Thread(target=hold, daemon=True).start()
 locked.wait()
 try:
-    print("waiting", flush=True)
+    print(ctypes.addressof(ctypes.c_char.from_buffer(memory)), flush=True)
     lock.lock()
 except KeyboardInterrupt:
     print("interrupted", flush=True)
@@ -452,8 +482,9 @@ def test_ctrl_c_ends_a_wait(kind: Type) -> None:
         [sys.executable, "-c", INTERRUPTED, kind.name], stdout=subprocess.PIPE, text=True
     )
     assert program.stdout
-    assert program.stdout.readline() == "waiting\n"
-    time.sleep(0.1)
+    address = int(program.stdout.readline())
+    memory = range(address, address + LARGEST)
+    assert becomes_true(lambda: sleeps_in(memory, program.pid, program.pid))
     begin = time.monotonic()
     program.send_signal(signal.SIGINT)
     assert program.stdout.readline() == "interrupted\n"
@@ -482,12 +513,15 @@ def test_a_handler_that_returns_does_not_cost_the_place_in_line(block: MemoryAll
     later = threading.Thread(target=come_later)
 
     def disturb() -> None:
-        time.sleep(0.05)  # the main thread is in line by now
-        later.start()
-        for _ in range(5):
-            time.sleep(0.02)
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
-        release.set()
+        try:
+            assert waits_for_lock_in(block, threading.main_thread().native_id)
+            later.start()
+            assert waits_for_lock_in(block, later.native_id)
+            for n in range(5):
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+                assert becomes_true(lambda n=n: len(handled) > n)
+        finally:
+            release.set()
 
     disturber = threading.Thread(target=disturb)
     holder.start()
@@ -501,4 +535,4 @@ def test_a_handler_that_returns_does_not_cost_the_place_in_line(block: MemoryAll
     for thread in (holder, later, disturber):
         thread.join()
     assert order == ["first", "later"]
-    assert handled
+    assert len(handled) == 5
