@@ -1,11 +1,11 @@
 /* Processes that allocate, send and receive are killed at random moments, again
- * and again. What has to hold in the end is counted message by message. With
- * DRAGON_TEST_KILLS=N each test kills so many. */
+ * and again. What has to hold in the end is counted message by message. */
 #include "channel/in_flight.h"
 #include "support/channel_fixture.h"
 #include "support/heap_walk.h"
 #include "support/seed.h"
 #include "support/shared_page.h"
+#include "support/storm.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>
@@ -13,16 +13,19 @@
 #include <string.h>
 
 #define N_KILLS 150
+#define N_KILLS_A_ROUND 2500      /* then the counting, and new memory, so that ids suffice */
 #define N_IDS (UINT64_C(1) << 26) /* memory is touched as it is used */
 #define LARGEST_BLOCK_BYTES 100000
 #define LONGEST_LIFE_US 8000
 
-TestSuite(storm, .timeout = 1800);
+/* How long they may take is for meson and ./dev soak to say. */
+TestSuite(storm);
 
 enum role { SENDER, RECEIVER, ALLOCATOR, N_ROLES };
 
 struct record {
     _Atomic uint64_t next_id;
+    _Atomic int64_t longest_wait_ns; /* in a send or receive */
     _Atomic unsigned char tried[N_IDS], sent[N_IDS], received[N_IDS];
 };
 
@@ -65,13 +68,17 @@ static int send_for_ever(const struct worker *worker)
 
     for (;;) {
         uint64_t id = atomic_fetch_add(&record->next_id, 1);
+        int64_t begin_ns;
 
         while (id >= N_IDS) /* all are used: wait to be killed */
             pause();
         atomic_store(&record->tried[id], 1);
-        if (fill_message(id, worker->holder, &seed, &message) != 0 ||
-            dragon_channel_send(&fixture.channel, &message, test_soon()) != 0)
+        if (fill_message(id, worker->holder, &seed, &message) != 0)
             return 1;
+        begin_ns = dragon_now_ns();
+        if (dragon_channel_send(&fixture.channel, &message, test_soon()) != 0)
+            return 1;
+        storm_note_wait(&record->longest_wait_ns, begin_ns);
         atomic_store(&record->sent[id], 1);
     }
 }
@@ -112,8 +119,11 @@ static int receive_for_ever(const struct worker *worker)
     struct dragon_message message;
 
     for (;;) {
+        int64_t begin_ns = dragon_now_ns();
+
         if (dragon_channel_receive(&fixture.channel, worker->holder, &message, test_soon()) != 0)
             return 1;
+        storm_note_wait(&record->longest_wait_ns, begin_ns);
         if (!take(&message, worker->holder))
             return 2;
     }
@@ -184,61 +194,87 @@ static void receive_the_rest(void)
     cr_assert_eq(r, DRAGON_CHANNEL_EMPTY);
 }
 
-static void check_record(uint64_t n_killed_receivers)
+/* Count what became of the messages of a round. */
+static void count_messages(struct storm_result *result)
 {
-    uint64_t n = atomic_load(&record->next_id), n_lost = 0, n_sent = 0;
+    uint64_t n = atomic_load(&record->next_id);
 
     for (uint64_t i = 0; i < n && i < N_IDS; i++) {
-        cr_assert_leq(record->received[i], 1, "message %lu came twice", (unsigned long)i);
-        cr_assert(record->tried[i] || !record->received[i]);
-        n_lost += record->sent[i] && !record->received[i];
-        n_sent += record->sent[i];
+        cr_assert(record->tried[i] || !record->received[i], "message %" PRIu64 " is invented", i);
+        result->n_messages += record->sent[i];
+        result->n_lost += record->sent[i] && !record->received[i];
+        result->n_duplicated += record->received[i] > 1;
     }
-    fprintf(stderr, "# storm: %lu messages sent, %lu lost with %lu receivers\n",
-            (unsigned long)n_sent, (unsigned long)n_lost, (unsigned long)n_killed_receivers);
-    cr_assert_leq(n_lost, n_killed_receivers);
-    cr_assert_gt(n_sent, 1000, "nothing was tested");
+    if (atomic_load(&record->longest_wait_ns) > result->longest_wait_ns)
+        result->longest_wait_ns = atomic_load(&record->longest_wait_ns);
 }
 
-static int n_kills(void)
+static void begin_round(struct worker workers[2 * N_ROLES], uint64_t max_messages,
+                        struct seed *seed)
 {
-    const char *given = getenv("DRAGON_TEST_KILLS");
-
-    return given ? atoi(given) : N_KILLS;
-}
-
-/* max_messages keeps the senders from running away from the receivers. */
-static void run_storm(uint64_t max_messages)
-{
-    struct seed seed = seed_new("storm");
-    struct worker workers[2 * N_ROLES];
-    uint64_t n_killed[N_ROLES] = {0};
-
     channel_fixture_open(&fixture, UINT64_C(64) << 20, max_messages, DRAGON_CHANNEL_UNBOUNDED);
     record = shared_page(sizeof *record);
     for (uint32_t i = 0; i < 2 * N_ROLES; i++) {
         workers[i] =
             (struct worker){.role = i % N_ROLES, .holder = DRAGON_HOLDER_FIRST_SLOT + 1 + i};
-        start(&workers[i], &seed);
+        start(&workers[i], seed);
     }
-    for (int i = 0; i < n_kills(); i++) {
-        struct worker *worker = &workers[seed_below(&seed, 2 * N_ROLES)];
+}
 
-        kill_one(worker, &seed);
+static void end_round(const struct worker workers[2 * N_ROLES], struct storm_result *result)
+{
+    for (int i = 0; i < 2 * N_ROLES; i++)
+        cr_assert_eq(dragon_in_flight_sweep(fixture.pool, workers[i].holder, NULL), 0);
+    receive_the_rest();
+    count_messages(result);
+    cr_assert(dragon_channel_check(&fixture.channel));
+    cr_assert(dragon_pool_check(fixture.pool));
+    result->n_blocks_left += channel_fixture_blocks_left(&fixture);
+    cr_assert(dragon_pool_check(fixture.pool));
+    dragon_pool_close(fixture.pool);
+    munmap(record, sizeof *record);
+}
+
+/* max_messages keeps the senders from running away from the receivers. Returns
+ * how many receivers were killed. */
+static uint64_t run_round(uint64_t max_messages, const struct storm_end *end, struct seed *seed,
+                          struct storm_result *result)
+{
+    struct worker workers[2 * N_ROLES];
+    uint64_t n_killed[N_ROLES] = {0};
+
+    begin_round(workers, max_messages, seed);
+    for (int i = 0; i < N_KILLS_A_ROUND && !storm_is_over(end, result->n_kills); i++) {
+        struct worker *worker = &workers[seed_below(seed, 2 * N_ROLES)];
+
+        kill_one(worker, seed);
         n_killed[worker->role]++;
+        result->n_kills++;
     }
     for (int i = 0; i < 2 * N_ROLES; i++) {
         cr_assert_eq(child_kill(workers[i].pid), 256 + SIGKILL);
         n_killed[workers[i].role]++;
+        result->n_kills++;
     }
-    for (int i = 0; i < 2 * N_ROLES; i++)
-        cr_assert_eq(dragon_in_flight_sweep(fixture.pool, workers[i].holder, NULL), 0);
-    receive_the_rest();
-    check_record(n_killed[RECEIVER]);
-    cr_assert(dragon_channel_check(&fixture.channel));
-    cr_assert(dragon_pool_check(fixture.pool));
-    cr_assert_eq(channel_fixture_blocks_left(&fixture), 0, "every block comes back");
-    cr_assert(dragon_pool_check(fixture.pool));
+    end_round(workers, result);
+    return n_killed[RECEIVER];
+}
+
+static void run_storm(const char *name, uint64_t max_messages)
+{
+    struct seed seed = seed_new("storm");
+    struct storm_end end = storm_end(N_KILLS);
+    struct storm_result result = {.name = name};
+    uint64_t n_killed_receivers = 0;
+
+    do
+        n_killed_receivers += run_round(max_messages, &end, &seed, &result);
+    while (result.n_lost <= n_killed_receivers && !storm_is_over(&end, result.n_kills));
+    storm_print(&result);
+    cr_assert_leq(result.n_lost, n_killed_receivers, "each receiver has one in hand at the most");
+    cr_assert_eq(result.n_duplicated, 0);
+    cr_assert_eq(result.n_blocks_left, 0, "every block comes back");
+    cr_assert_gt(result.n_messages, 1000, "nothing was tested");
 }
 
 /* ---- sweeping a channel that others use ---- */
@@ -339,10 +375,10 @@ Test(storm, a_sweep_beside_a_receiver_that_leaves_the_rings_misses_no_message)
 
 Test(storm, kills_over_a_growing_channel_lose_at_most_what_was_in_hand)
 {
-    run_storm(2000);
+    run_storm("messages, growing channel", 2000);
 }
 
 Test(storm, kills_over_a_short_channel_lose_at_most_what_was_in_hand)
 {
-    run_storm(5);
+    run_storm("messages, short channel", 5);
 }

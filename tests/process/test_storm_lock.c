@@ -3,6 +3,7 @@
  * holder is dead. */
 #include "support/seed.h"
 #include "support/shared_page.h"
+#include "support/storm.h"
 #include "sync/lock.h"
 
 #include <criterion/criterion.h>
@@ -13,7 +14,8 @@
 #define LOCK_BYTES 8192
 #define LONGEST_LIFE_US 6000
 
-TestSuite(storm_lock, .timeout = 60);
+/* How long they may take is for meson and ./dev soak to say. */
+TestSuite(storm_lock);
 
 struct shared {
     _Alignas(64) unsigned char memory[LOCK_BYTES];
@@ -28,15 +30,6 @@ struct shared {
 
 static struct shared *shared;
 static struct dragon_lock lock;
-
-static void note_wait(int64_t waited_ns)
-{
-    int64_t longest_ns = atomic_load(&shared->longest_wait_ns);
-
-    while (waited_ns > longest_ns &&
-           !atomic_compare_exchange_weak(&shared->longest_wait_ns, &longest_ns, waited_ns))
-        ;
-}
 
 /* In the lock: two counters are the same, unless the last holder died in between. */
 static void count(bool was_told, bool takes_long)
@@ -66,7 +59,7 @@ static int lock_for_ever(void *argument)
             seed_below(&seed, 4) == 0 ? (int64_t)seed_below(&seed, 300000) : 20 * TEST_SECOND;
         int r = dragon_lock_lock(&lock, dragon_deadline_after_ns(patience_ns));
 
-        note_wait(dragon_now_ns() - begin_ns);
+        storm_note_wait(&shared->longest_wait_ns, begin_ns);
         if (r == DRAGON_LOCK_TIMEOUT)
             continue;
         if (r != 0 && r != DRAGON_LOCK_OWNER_DIED)
@@ -84,9 +77,14 @@ static pid_t start_worker(struct seed *seed)
     return child_start(lock_for_ever, (void *)(uintptr_t)(seed_next(seed) >> 1));
 }
 
-static void storm(enum dragon_lock_kind kind)
+static void storm(enum dragon_lock_kind kind, const char *name)
 {
     struct seed seed = seed_new("storm_lock");
+    struct storm_end end = storm_end(N_KILLS);
+    struct storm_result result = {.name = name,
+                                  .n_lost = STORM_NOT_COUNTED,
+                                  .n_duplicated = STORM_NOT_COUNTED,
+                                  .n_blocks_left = STORM_NOT_COUNTED};
     pid_t workers[N_WORKERS];
     int r;
 
@@ -94,7 +92,7 @@ static void storm(enum dragon_lock_kind kind)
     cr_assert_eq(dragon_lock_init(kind, shared->memory, LOCK_BYTES, &lock), 0);
     for (int i = 0; i < N_WORKERS; i++)
         workers[i] = start_worker(&seed);
-    for (int i = 0; i < N_KILLS; i++) {
+    for (; !storm_is_over(&end, result.n_kills); result.n_kills++) {
         uint64_t victim = seed_below(&seed, N_WORKERS);
 
         usleep((useconds_t)seed_below(&seed, LONGEST_LIFE_US));
@@ -105,27 +103,28 @@ static void storm(enum dragon_lock_kind kind)
         cr_assert_eq(child_kill(workers[i]), 256 + SIGKILL);
     r = dragon_lock_lock(&lock, test_soon());
     cr_assert(r == 0 || r == DRAGON_LOCK_OWNER_DIED);
-    fprintf(stderr, "# kind %d: locked %llu times, %llu owners died, longest wait %.1f ms\n", kind,
-            (unsigned long long)shared->first, (unsigned long long)atomic_load(&shared->n_told),
-            1e-6 * (double)atomic_load(&shared->longest_wait_ns));
+    fprintf(stderr, "# %s: %" PRIu64 " owners died\n", name, atomic_load(&shared->n_told));
+    result.n_messages = shared->first;
+    result.longest_wait_ns = atomic_load(&shared->longest_wait_ns);
+    storm_print(&result);
     cr_assert_eq(atomic_load(&shared->n_wrong), 0);
-    cr_assert_gt(shared->first, N_KILLS);
+    cr_assert_gt(shared->first, result.n_kills);
     /* Tens of ms where the cores are free; some seconds may pass where they are not. A wait
      * that is forgotten lasts as long as the patience. */
-    cr_assert_lt(atomic_load(&shared->longest_wait_ns), 10 * TEST_SECOND);
+    cr_assert_lt(result.longest_wait_ns, 10 * TEST_SECOND);
 }
 
 Test(storm_lock, a_fifo_lock_survives_its_holders_and_waiters)
 {
-    storm(DRAGON_LOCK_FIFO);
+    storm(DRAGON_LOCK_FIFO, "FIFO lock");
 }
 
 Test(storm_lock, a_fifo_lite_lock_survives_its_holders_and_waiters)
 {
-    storm(DRAGON_LOCK_FIFO_LITE);
+    storm(DRAGON_LOCK_FIFO_LITE, "FIFO_LITE lock");
 }
 
 Test(storm_lock, a_greedy_lock_survives_its_holders_and_waiters)
 {
-    storm(DRAGON_LOCK_GREEDY);
+    storm(DRAGON_LOCK_GREEDY, "GREEDY lock");
 }

@@ -7,6 +7,7 @@
 #include "support/heap_walk.h"
 #include "support/seed.h"
 #include "support/shared_page.h"
+#include "support/storm.h"
 
 #include <criterion/criterion.h>
 
@@ -14,7 +15,8 @@
 #define N_AT_ONCE 6
 #define LONGEST_LIFE_US 6000
 
-TestSuite(storm_node, .timeout = 120);
+/* How long it may take is for meson and ./dev soak to say. */
+TestSuite(storm_node);
 
 static struct dragon_node *node;
 static uint64_t n_blocks_before;
@@ -71,7 +73,14 @@ Test(storm_node, all_that_killed_children_had_is_taken_back)
     struct dragon_node_options options = {.attach_fd = -1, .start_threads = true};
     struct dragon_pool_statistics statistics;
     struct seed seed = seed_new("storm_node");
+    struct storm_end end = storm_end(N_KILLS);
+    struct storm_result result = {.name = "children of a node",
+                                  .n_messages = STORM_NOT_COUNTED,
+                                  .n_lost = STORM_NOT_COUNTED,
+                                  .n_duplicated = STORM_NOT_COUNTED};
     pid_t children[N_AT_ONCE];
+    int64_t begin_ns;
+    bool all_is_back;
 
     cr_assert_eq(dragon_node_open(&options, &node), 0);
     cr_assert_not_null(dragon_node_current());
@@ -79,7 +88,7 @@ Test(storm_node, all_that_killed_children_had_is_taken_back)
     n_blocks_before = statistics.n_blocks;
     for (int i = 0; i < N_AT_ONCE; i++)
         children[i] = start(&seed);
-    for (int i = 0; i < N_KILLS; i++) {
+    for (; !storm_is_over(&end, result.n_kills); result.n_kills++) {
         pid_t *child = &children[seed_below(&seed, N_AT_ONCE)];
 
         usleep((useconds_t)seed_below(&seed, LONGEST_LIFE_US));
@@ -88,7 +97,13 @@ Test(storm_node, all_that_killed_children_had_is_taken_back)
     }
     for (int i = 0; i < N_AT_ONCE; i++)
         cr_assert_eq(child_kill(children[i]), 256 + SIGKILL);
-    cr_assert(becomes_true(has_own_slot_only, NULL));
+    begin_ns = dragon_now_ns();
+    all_is_back = becomes_true(has_own_slot_only, NULL);
+    result.longest_wait_ns = dragon_now_ns() - begin_ns;
+    dragon_pool_statistics(node->pool, &statistics);
+    result.n_blocks_left = statistics.n_blocks - n_blocks_before;
+    storm_print(&result);
+    cr_assert(all_is_back);
     cr_assert(dragon_pool_check(node->pool));
     cr_assert_eq(dragon_table_n_slots(&node->table), DRAGON_TABLE_FIRST_SLOTS);
 }
