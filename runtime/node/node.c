@@ -6,6 +6,7 @@
 #include "channel/in_flight.h"
 #include "memory/pool.h"
 #include "node/threads.h"
+#include "os/cgroup.h"
 #include "os/os.h"
 
 #include <errno.h>
@@ -139,10 +140,13 @@ static void register_fork_handler(void)
 /* ---- opening ---- */
 
 /* The pool reserves address space for all it may grow to; memory is taken as
- * it is used. Where address space itself is short, take less. */
+ * it is used. Where address space itself is short, take less. The limit of the
+ * control group is known before the first block: beyond it the kernel kills. */
 static int create_pool(uint64_t id, struct dragon_pool **pool_out)
 {
-    uint64_t size_bytes = dragon_os_memory_limit() / 8 * 7;
+    uint64_t machine_bytes = dragon_os_memory_limit();
+    uint64_t group_bytes = dragon_cgroup_memory_limit("");
+    uint64_t size_bytes = (machine_bytes < group_bytes ? machine_bytes : group_bytes) / 8 * 7;
     int r;
 
     do {

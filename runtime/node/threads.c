@@ -18,10 +18,6 @@
 /* What the first use of the pool needs soon, but need not wait for. */
 static void prepare_pool(struct dragon_node *node)
 {
-    uint64_t cgroup_bytes = dragon_os_cgroup_limit();
-
-    if (cgroup_bytes != UINT64_MAX)
-        dragon_pool_limit(node->pool, cgroup_bytes / 8 * 7);
     (void)dragon_pool_prefault(node->pool, PREFAULT_BYTES); /* only a head start */
 }
 

@@ -56,10 +56,6 @@ int dragon_os_decommit(int fd, uint64_t offset, uint64_t size_bytes);
  * memory, RLIMIT_FSIZE and a quarter of RLIMIT_AS. Bytes. Cheap. */
 uint64_t dragon_os_memory_limit(void);
 
-/* The memory limit of this process's cgroup, UINT64_MAX if there is none. Bytes.
- * Reads files: tens of microseconds. */
-uint64_t dragon_os_cgroup_limit(void);
-
 /* ---- sleeping ---- */
 
 enum dragon_os_futex_outcome {

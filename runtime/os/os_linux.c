@@ -169,49 +169,6 @@ static uint64_t resource_limit(int resource)
     return limit.rlim_cur;
 }
 
-/* "max" and a missing file both mean: no limit. */
-static uint64_t number_in_file(const char *path)
-{
-    char text[32];
-    ssize_t n;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0)
-        return UINT64_MAX;
-    n = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (n <= 0 || text[0] < '0' || text[0] > '9')
-        return UINT64_MAX;
-    text[n] = '\0';
-    return strtoull(text, NULL, 10);
-}
-
-/* In a container the cgroup's own files appear at the root of its mount; on
- * the host the limit of a nested group is in the group's folder. */
-uint64_t dragon_os_cgroup_limit(void)
-{
-    char line[PATH_MAX], path[PATH_MAX + 64];
-    uint64_t limit = number_in_file("/sys/fs/cgroup/memory.max");
-    ssize_t n;
-    char *group;
-    int fd = open("/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0)
-        return limit;
-    n = read(fd, line, sizeof line - 1);
-    close(fd);
-    if (n <= 0)
-        return limit;
-    line[n] = '\0';
-    group = strstr(line, "0::/");
-    if (!group)
-        return limit;
-    group += strlen("0::");
-    group[strcspn(group, "\n")] = '\0';
-    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
-    return smaller(limit, number_in_file(path));
-}
-
 uint64_t dragon_os_memory_limit(void)
 {
     struct sysinfo info;
