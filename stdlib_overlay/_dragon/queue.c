@@ -9,6 +9,7 @@
  */
 #include "codec.h"
 #include "object.h"
+#include "pollable.h"
 #include "wait.h"
 
 #include "base/deadline.h"
@@ -156,13 +157,6 @@ static int open_channel(struct queue *self)
     return r;
 }
 
-static void close_poller(struct queue *self)
-{
-    if (self->poller)
-        dragon_poller_close(self->poller);
-    self->poller = NULL;
-}
-
 PyDoc_STRVAR(create_doc, "_create(max_messages, max_bytes, /)\n--\n\n"
                          "Make a new queue. 0: no limit.");
 
@@ -174,7 +168,7 @@ static PyObject *queue_create(struct queue *self, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "KK:_create", &max_messages, &max_bytes))
         return NULL;
-    close_poller(self);
+    dragon_py_poller_close(&self->poller);
     if (dragon_py_object_create(&self->base, DRAGON_CHANNEL_KIND,
                                 sizeof(struct dragon_channel_shared), NULL, "Queue") < 0)
         return NULL;
@@ -200,7 +194,7 @@ PyDoc_STRVAR(attach_doc, "_attach(state, /)\n--\n\nUse the queue that _export() 
 
 static PyObject *queue_attach(struct queue *self, PyObject *exported)
 {
-    close_poller(self);
+    dragon_py_poller_close(&self->poller);
     if (dragon_py_object_attach(&self->base, exported, DRAGON_CHANNEL_KIND,
                                 sizeof(struct dragon_channel_shared), dragon_channel_fini,
                                 "Queue") < 0 ||
@@ -213,17 +207,8 @@ static PyObject *queue_attach(struct queue *self, PyObject *exported)
 static void queue_dealloc(struct queue *self)
 {
     PyObject_GC_UnTrack(self);
-    close_poller(self);
+    dragon_py_poller_close(&self->poller);
     dragon_py_object_dealloc((PyObject *)self);
-}
-
-/* Make the descriptor, if one was asked for, say what the channel says. Done
- * wherever the program looks at the queue, as another process may have taken
- * what made the descriptor readable. */
-static void update_poller(struct queue *self)
-{
-    if (self->poller)
-        dragon_poller_update(self->poller);
 }
 
 /* ---- put ---- */
@@ -241,7 +226,7 @@ static int send_message(struct queue *self, const struct dragon_message *message
             Py_END_ALLOW_THREADS
         } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_FULL, deadline_ns));
     }
-    update_poller(self);
+    dragon_py_poller_update(self->poller);
     if (r == DRAGON_CHANNEL_POOL_FULL)
         dragon_py_raise_pool_full(state_of(self), self->base.object.pool, 0, "put");
     else if (r < 0 && !PyErr_Occurred())
@@ -374,7 +359,7 @@ static int receive_message(struct queue *self, struct dragon_message *message_ou
             Py_END_ALLOW_THREADS
         } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
     }
-    update_poller(self);
+    dragon_py_poller_update(self->poller);
     if (r < 0 && !PyErr_Occurred())
         dragon_py_raise(state_of(self), r, "get");
     return r == 0 || r == DRAGON_CHANNEL_EMPTY ? r : -1;
@@ -434,7 +419,7 @@ static PyObject *queue_qsize(struct queue *self, PyObject *Py_UNUSED(unused))
 {
     if (dragon_py_object_require(&self->base, "Queue") < 0)
         return NULL;
-    update_poller(self);
+    dragon_py_poller_update(self->poller);
     return PyLong_FromUnsignedLongLong(dragon_channel_count(&self->channel));
 }
 
@@ -444,7 +429,7 @@ static PyObject *queue_empty(struct queue *self, PyObject *Py_UNUSED(unused))
 {
     if (dragon_py_object_require(&self->base, "Queue") < 0)
         return NULL;
-    update_poller(self);
+    dragon_py_poller_update(self->poller);
     return PyBool_FromLong(dragon_channel_count(&self->channel) == 0);
 }
 
@@ -473,7 +458,7 @@ static PyObject *queue_poll(struct queue *self, PyObject *timeout)
         r = dragon_channel_wait(&self->channel, dragon_py_next_look(deadline_ns));
         Py_END_ALLOW_THREADS
     } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
-    update_poller(self);
+    dragon_py_poller_update(self->poller);
     if (r < 0 && PyErr_Occurred())
         return NULL;
     if (r < 0)
@@ -490,20 +475,11 @@ PyDoc_STRVAR(fileno_doc,
 
 static PyObject *queue_fileno(struct queue *self, PyObject *Py_UNUSED(unused))
 {
-    struct dragon_node *node = dragon_node_current();
-    int r = 0;
+    int fd = require_open(self, true) < 0
+                 ? -1
+                 : dragon_py_poller_fd(state_of(self), &self->poller, &self->channel);
 
-    if (require_open(self, true) < 0)
-        return NULL;
-    if (self->poller && dragon_poller_is_inherited(self->poller))
-        close_poller(self);
-    if (self->poller)
-        dragon_poller_update(self->poller);
-    else if (node)
-        r = dragon_poller_open(node, &self->channel, &self->poller);
-    if (r < 0 || !self->poller)
-        return dragon_py_raise(state_of(self), r < 0 ? r : -EIO, "fileno");
-    return PyLong_FromLong(dragon_poller_fd(self->poller));
+    return fd < 0 ? NULL : PyLong_FromLong(fd);
 }
 
 /* ---- tasks that are done ---- */
@@ -552,7 +528,7 @@ PyDoc_STRVAR(close_doc, "close()\n--\n\n"
 
 static PyObject *queue_close(struct queue *self, PyObject *Py_UNUSED(unused))
 {
-    close_poller(self);
+    dragon_py_poller_close(&self->poller);
     self->is_closed = true;
     Py_RETURN_NONE;
 }
