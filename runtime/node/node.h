@@ -99,8 +99,9 @@ int dragon_node_follow(struct dragon_node *node, int32_t pid);
 
 /* ---- pollers: a file descriptor that is readable while a channel has messages ---- */
 
-/* A poller of a channel that stays open until dragon_poller_close. -EMFILE,
- * -EAGAIN, -ENOMEM. */
+/* A poller of a channel of the node's pool, which stays open until
+ * dragon_poller_close. Once the channel was destroyed, the descriptor is readable
+ * for good. -EMFILE, -EAGAIN, -ENOMEM. */
 int dragon_poller_open(struct dragon_node *node, struct dragon_channel *channel,
                        struct dragon_poller **poller_out);
 

@@ -1,5 +1,6 @@
 /*
- * A poller keeps an eventfd readable while its channel has messages.
+ * A poller keeps an eventfd readable while its channel has messages, and for good
+ * once it was destroyed.
  *
  * While the channel is empty the poller is armed: the next sender rings this
  * process's doorbell, and the channels thread looks. While it is not empty the
@@ -30,20 +31,26 @@ struct dragon_poller {
     bool is_raised;
 };
 
+/* The end of the channel is something to be told of, too. */
+static bool has_news(const struct dragon_channel *channel)
+{
+    return dragon_channel_count(channel) != 0 || dragon_channel_is_destroyed(channel);
+}
+
 static void update_locked(struct dragon_poller *poller)
 {
     struct dragon_table *table = &poller->node->table;
     uint32_t slot = dragon_observe(&poller->node->slot);
-    bool has_message = dragon_channel_count(poller->channel) != 0;
+    bool is_ready = has_news(poller->channel);
 
-    if (!has_message) {
+    if (!is_ready) {
         if (poller->is_raised)
             dragon_os_eventfd_lower(poller->fd);
         poller->is_raised = false;
         dragon_channel_arm(poller->channel, dragon_table_doorbell_offset(table, slot), poller->bit);
-        has_message = dragon_channel_count(poller->channel) != 0;
+        is_ready = has_news(poller->channel);
     }
-    if (has_message && !poller->is_raised) {
+    if (is_ready && !poller->is_raised) {
         dragon_os_eventfd_raise(poller->fd);
         poller->is_raised = true;
     }

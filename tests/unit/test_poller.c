@@ -61,6 +61,29 @@ static void receive_one(struct dragon_channel *channel)
     cr_assert_eq(receive_number(channel, &number), 0);
 }
 
+static int destroy(void *channel)
+{
+    return dragon_channel_destroy(channel) ? 0 : 1;
+}
+
+Test(poller, is_readable_for_good_once_another_process_destroyed_the_channel)
+{
+    struct dragon_channel channel;
+    struct dragon_poller *poller;
+
+    open_channel(&channel);
+    poller = open_poller(&channel);
+    cr_assert_not(is_readable(poller, 0));
+    cr_assert_eq(child_result(child_start(destroy, &channel)), 0);
+    cr_assert(is_readable(poller, 20000));
+    dragon_poller_update(poller);
+    cr_assert(is_readable(poller, 0));
+    dragon_poller_close(poller);
+    poller = open_poller(&channel);
+    cr_assert(is_readable(poller, 0), "also for who comes later");
+    dragon_poller_close(poller);
+}
+
 Test(poller, is_readable_exactly_while_there_are_messages)
 {
     struct dragon_channel channel;
