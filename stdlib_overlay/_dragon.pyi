@@ -440,6 +440,9 @@ class Channel(Object):
     def count(self) -> int:
         """Return the number of messages, at this moment."""
 
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while there is a message. ValueError, OSError."""
+
     def facts(self) -> tuple[int, int, int, int, int, bool]:
         """Return number, capacity, block size, lock type, flow control; is it a semaphore?"""
 

@@ -201,6 +201,7 @@ drop:
 static void channel_dealloc(struct dragon_py_channel *self)
 {
     PyObject_GC_UnTrack(self);
+    dragon_py_poller_close(&self->poller);
     dragon_py_channel_leave_sync(self);
     dragon_py_object_release(&self->base);
     Py_CLEAR(self->pool); /* after the last access to its memory */
@@ -263,6 +264,7 @@ static int send_message(struct dragon_py_channel *self, const struct dragon_mess
             Py_END_ALLOW_THREADS
         } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_FULL, deadline_ns));
     }
+    dragon_py_poller_update(self->poller);
     return r == 0 || r == DRAGON_CHANNEL_FULL ? r : dragon_py_channel_fail(self, r, "send");
 }
 
@@ -496,6 +498,7 @@ static PyObject *channel_receive(struct dragon_py_channel *self, PyObject *timeo
     r = dragon_channel_try_receive(&self->channel, DRAGON_HOLDER_SHARED, &message);
     if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE))
         r = wait_and_receive(self, &message, deadline_ns);
+    dragon_py_poller_update(self->poller);
     if (r == DRAGON_CHANNEL_EMPTY)
         Py_RETURN_NONE;
     if (r != 0) {
@@ -523,6 +526,7 @@ static PyObject *channel_watch(struct dragon_py_channel *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "IO:watch", &events, &timeout) ||
         dragon_py_channel_require(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
         return NULL;
+    dragon_py_poller_update(self->poller);
     if (dragon_channel_has_event(&self->channel, events))
         Py_RETURN_TRUE;
     do {
@@ -545,7 +549,32 @@ static PyObject *channel_count(struct dragon_py_channel *self, PyObject *Py_UNUS
 {
     if (dragon_py_channel_require(self) < 0)
         return NULL;
+    dragon_py_poller_update(self->poller);
     return PyLong_FromUnsignedLongLong(dragon_channel_count(&self->channel));
+}
+
+PyDoc_STRVAR(fileno_doc,
+             "fileno()\n--\n\n"
+             "A descriptor for select, poll and epoll that is readable while there is a message,\n"
+             "or the channel was destroyed. Not to be read. It goes with the object.\n\n"
+             "Raises:\n"
+             "    ValueError: the channel is not in the default pool of this process's node.\n"
+             "    OSError: the process has no descriptor left.\n"
+             "    Destroyed: the channel was destroyed.");
+
+static PyObject *channel_fileno(struct dragon_py_channel *self, PyObject *Py_UNUSED(unused))
+{
+    struct dragon_node *node = dragon_node_current();
+    int fd;
+
+    if (dragon_py_channel_require(self) < 0)
+        return NULL;
+    if (!node || pool_of(self) != dragon_node_pool(node)) {
+        PyErr_SetString(PyExc_ValueError, "the channel is not in the node's default pool");
+        return NULL;
+    }
+    fd = dragon_py_poller_fd(state_of(self), &self->poller, &self->channel);
+    return fd < 0 ? NULL : PyLong_FromLong(fd);
 }
 
 PyDoc_STRVAR(facts_doc,
@@ -585,6 +614,7 @@ static PyMethodDef channel_methods[] = {
     {"receive", (PyCFunction)channel_receive, METH_O, receive_doc},
     {"watch", (PyCFunction)channel_watch, METH_VARARGS, watch_doc},
     {"count", (PyCFunction)channel_count, METH_NOARGS, count_doc},
+    {"fileno", (PyCFunction)channel_fileno, METH_NOARGS, fileno_doc},
     {"facts", (PyCFunction)channel_facts, METH_NOARGS, facts_doc},
     {"place", (PyCFunction)channel_place, METH_NOARGS, place_doc},
     {NULL, NULL, 0, NULL},

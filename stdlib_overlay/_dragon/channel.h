@@ -6,6 +6,7 @@
  */
 
 #include "object.h"
+#include "pollable.h"
 
 #include "channel/blocked.h"
 #include "channel/channel.h"
@@ -33,7 +34,8 @@ _Static_assert(sizeof(struct dragon_py_channel_state) == 21 * 64, "shared layout
 struct dragon_py_channel {
     struct dragon_py_object base;
     struct dragon_channel channel;
-    PyObject *pool; /* struct dragon_py_pool; keeps the mapping */
+    PyObject *pool;               /* struct dragon_py_pool; keeps the mapping */
+    struct dragon_poller *poller; /* pollable.h */
     /* A thread of this process is to release the barrier: it has locked
      * something in the pool, which must stay mapped until it has. */
     struct dragon_barrier_place leader_place;

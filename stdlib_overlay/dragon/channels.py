@@ -563,6 +563,43 @@ class Channel(Ends, Context):
             _free(self._pool, found)
         return True, 0
 
+    def fileno(self) -> int:
+        """A descriptor that is readable while a message waits, for select, selectors, asyncio.
+
+        Also once the channel was destroyed: the receive that follows raises ChannelDestroyed. It
+        is there to be waited for, not to be read. Does not block; needs the runtime.
+
+        It is right after each operation of this process on this object, and is raised for a message
+        of any process. If another process, or another object, takes the last message, it stays
+        readable until the next operation here: receive with timeout 0 and expect ChannelEmpty.
+
+        The number stays the same until ``destroy()``, ``detach()`` or the end of this object closes
+        it: take it out of selectors and event loops before. A forked child asks for one of its own.
+
+        Raises:
+            ChannelError: this process has no dragon runtime; the channel is in another pool than
+                ``MemoryPool.attach_default()``; it is a semaphore; it was detached here; this
+                process may not open another descriptor.
+            ChannelDestroyed: it was destroyed.
+        """
+        channel = self._require()
+        what = f"channel {self._uid}"
+        if self._is_semaphore:
+            raise not_so(f"{what} is a semaphore: it has no messages to wait for")
+        if not _dragon.has_node():
+            text = f"{what}: a thread of the runtime raises the descriptor, and there is none: run"
+            raise not_so(f"{text} the program with `dragon`, or wait with poll() or a ChannelSet")
+        try:
+            return channel.fileno()
+        except ValueError as error:
+            text = f"{what} is not in the default pool, where senders can ring this process: make"
+            text += " it in MemoryPool.attach_default(), or wait with poll() or a ChannelSet"
+            raise not_so(text) from error
+        except _dragon.Destroyed as error:
+            raise destroyed(self._uid) from error
+        except OSError as error:
+            raise not_so(f"{what}: {error}") from error
+
     def get_pool(self) -> MemoryPool:
         """The pool it is in."""
         return self._pool

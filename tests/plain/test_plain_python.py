@@ -71,3 +71,17 @@ def test_the_package_is_typed_and_all_its_modules_can_be_imported() -> None:
     for path in folder.rglob("*.py"):
         module = ".".join(path.relative_to(folder.parent).with_suffix("").parts)
         assert run(f"import {module}").stderr == ""
+
+
+def test_a_channel_has_no_descriptor_and_says_why() -> None:
+    done = run("""
+import os
+from dragon.channels import Channel
+from dragon.managed_memory import MemoryPool
+with MemoryPool(1 << 20, f"plain{os.getpid()}", 7) as pool, Channel(pool, 3) as channel:
+    channel.fileno()
+""")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("dragon.channels.ChannelError: ")
+    assert "channel 3: a thread of the runtime raises the descriptor" in last
+    assert "run the program with `dragon`, or wait with poll() or a ChannelSet" in last
