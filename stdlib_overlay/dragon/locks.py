@@ -13,6 +13,8 @@ plain ``python3``.
 
 A thread holds it, not a process: only the thread that locked it can unlock it, and a thread that
 ends while it holds the lock counts as dead, as a killed process does.
+
+``lock()`` and the entry of ``with`` wait for the lock; nothing else here waits.
 """
 
 from __future__ import annotations
@@ -75,7 +77,10 @@ _CODES = {
     errno.EDEADLK: (DragonError.LOCK_PTHREAD_MUTEX_LOCK, "this thread holds it already"),
     errno.EPERM: (DragonError.LOCK_PTHREAD_MUTEX_UNLOCK, "this thread has not locked it here"),
     errno.EBUSY: (DragonError.LOCK_PTHREAD_MUTEX_DESTROY, "a thread holds it or waits for it"),
-    errno.EINVAL: (DragonError.INVALID_ARGUMENT, "the memory is too small, or not aligned to 8"),
+    errno.EINVAL: (
+        DragonError.INVALID_ARGUMENT,
+        "the memory is smaller than size() says, or not aligned to 8 bytes",
+    ),
 }
 
 
@@ -130,12 +135,13 @@ class _Lock:
         ``owner_died`` says afterwards whether the last holder died.
 
         Args:
-            timeout: seconds; None: for ever.
+            timeout: seconds; 0 or less: one try; None: for ever.
 
         Raises:
             DragonLockTimeout: it was not free in time.
-            DragonLockDestroyed: somebody has destroyed it.
-            DragonLockError: this thread holds it already.
+            DragonLockDestroyed: somebody has destroyed it, before or during the wait.
+            DragonLockError: this thread holds it already, or it was detached here.
+            TypeError, ValueError: timeout is no number.
         """
         try:
             owner_died = self._require("lock").lock(timeout)
@@ -153,6 +159,7 @@ class _Lock:
 
         Raises:
             DragonLockDestroyed: somebody has destroyed it.
+            DragonLockError: it was detached here.
         """
         try:
             owner_died = self._require("try_lock").try_lock()
@@ -167,7 +174,8 @@ class _Lock:
         """Unlock it, by the thread and the object that locked it. Does not wait.
 
         Raises:
-            DragonLockError: this thread has not locked it through this object.
+            DragonLockError: this thread has not locked it through this object, or it was detached
+                here.
         """
         lock = self._require("unlock")
         owner_died = self._owner_died
@@ -183,7 +191,8 @@ class _Lock:
         """Stop using it in this process and let go of its memory. Others keep it.
 
         Raises:
-            DragonLockError: a thread of this process holds it, or waits, through this object.
+            DragonLockError: a thread of this process holds it, or waits, through this object; or it
+                was detached before.
         """
         lock = self._require("detach")
         try:
@@ -200,7 +209,7 @@ class _Lock:
 
         Raises:
             DragonLockDestroyed: it was destroyed before.
-            DragonLockError: another thread holds it.
+            DragonLockError: another thread holds it, or it was detached here.
         """
         lock = self._require("destroy")
         try:
@@ -260,8 +269,12 @@ class DragonLock(_Lock):
     def attach(cls, memview: memoryview | bytearray) -> Self:
         """Use the lock that any process made in the memory.
 
+        Args:
+            memview (bytes-like): writable, contiguous; the memory that ``init`` got, at any address
+                that is a multiple of 8.
+
         Raises:
-            DragonLockError: there is no lock.
+            DragonLockError: there is no lock, or the address is no such multiple.
             DragonLockDestroyed: it has been destroyed.
             TypeError, BufferError: memview is no buffer, or cannot be written.
         """
@@ -292,7 +305,7 @@ class _LockOfOneKind(_Lock):
 
     @classmethod
     def init(cls, memview: memoryview | bytearray) -> Self:
-        """Make a lock in the memory, as ``DragonLock.init``."""
+        """Make a lock in the memory, as ``DragonLock.init`` does, and with its errors."""
         try:
             return cls._make(_dragon.Lock.init(cls._kind, memview))
         except OSError as error:
@@ -300,7 +313,11 @@ class _LockOfOneKind(_Lock):
 
     @classmethod
     def attach(cls, memview: memoryview | bytearray) -> Self:
-        """Use the lock in the memory, as ``DragonLock.attach``; it must be of this kind."""
+        """Use the lock in the memory, as ``DragonLock.attach`` does, and with its errors.
+
+        Raises:
+            DragonLockError: also if the lock is of another kind.
+        """
         try:
             return cls._make(_dragon.Lock.open(memview))
         except OSError as error:
