@@ -12,13 +12,17 @@ PyObject *dragon_py_raise_pool_full(struct dragon_py_state *state, struct dragon
                                     uint64_t asked_bytes, const char *what)
 {
     struct dragon_pool_statistics statistics;
+    char asked[48] = "";
 
     dragon_pool_statistics(pool, &statistics);
-    return PyErr_Format(state->pool_full,
-                        "%s: the pool is full (asked for %llu bytes; its limit is %llu, free are "
-                        "%llu in pieces)",
-                        what, (unsigned long long)asked_bytes,
-                        (unsigned long long)statistics.size_bytes,
+    if (asked_bytes > 0)
+        PyOS_snprintf(asked, sizeof asked, "asked for %llu bytes; ",
+                      (unsigned long long)asked_bytes);
+    return PyErr_Format(state->pool_full, "%s: %s (%sits limit is %llu, free are %llu in pieces)",
+                        what,
+                        asked_bytes > statistics.size_bytes ? "so much does not fit into the pool"
+                                                            : "the pool is full",
+                        asked, (unsigned long long)statistics.size_bytes,
                         (unsigned long long)statistics.free_bytes);
 }
 

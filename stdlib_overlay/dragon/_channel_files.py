@@ -82,7 +82,11 @@ class _File(Context, OfOneProcess):
     _is_open = False
 
     def open(self) -> None:
-        """Begin a stream. ChannelError: it is open, or the channel is gone."""
+        """Begin a stream. Does not wait.
+
+        Raises:
+            ChannelError: it is open already, or the channel is gone or a semaphore.
+        """
         if self._is_open:
             text = f"this {type(self).__name__} is open already"
             raise ChannelError(text, DragonError.INVALID_STATE)
@@ -165,7 +169,10 @@ class _WritingFile(_File):
         self._sendh._send_from(channel, self._pool, data, words, self._timeout)
 
     def write(self, data: Buffer) -> int:
-        """Write bytes; their number.
+        """Write bytes; returns their number.
+
+        Waits for room in the channel, as long as the file's time-out says, when a block is to be
+        sent.
 
         Raises:
             ChannelHandleNotOpenError: the file is not open.

@@ -71,7 +71,10 @@ class Ends:
     ) -> ChannelSendH:
         """A handle to send with; to be opened. Does not wait.
 
-        timeout: seconds that its sends wait; None: for ever.
+        Args:
+            return_mode: any: on one machine a message is always in the channel when a send returns.
+            wait_mode: any.
+            timeout: seconds that its sends wait, at least 0; None: for ever.
 
         Raises:
             ValueError: an argument is none of its kind.
@@ -87,7 +90,11 @@ class Ends:
     ) -> ChannelRecvH:
         """A handle to receive with; to be opened. Does not wait.
 
-        timeout: seconds that its receives wait; None: for ever.
+        Args:
+            notification_type: RECV_SYNC_MANUAL.
+            signal: None.
+            wait_mode: any.
+            timeout: seconds that its receives wait, at least 0; None: for ever.
 
         Raises:
             ValueError: an argument is none of its kind.
@@ -114,7 +121,11 @@ class _Handle(Context, OfOneProcess):
         self._is_open = False
 
     def open(self) -> None:
-        """Begin to use the handle. ChannelError: it is open, or the channel gone or a semaphore."""
+        """Begin to use the handle. Does not wait.
+
+        Raises:
+            ChannelError: it is open already, or the channel is gone or a semaphore.
+        """
         if self._is_open:
             raise ChannelError(f"{self._name()} is open already", DragonError.INVALID_STATE)
         self._ch._require()
@@ -123,7 +134,11 @@ class _Handle(Context, OfOneProcess):
         self._is_open = True
 
     def close(self) -> None:
-        """End its use. ChannelHandleNotOpenError: it is not open."""
+        """End its use. Does not wait: a message is in the channel when its send returns.
+
+        Raises:
+            ChannelHandleNotOpenError: it is not open.
+        """
         if not self._is_open:
             raise self._not_open()
         self._is_open = False
@@ -201,15 +216,16 @@ class ChannelSendH(_Handle):
                 only names the pool. dest_msg is left without memory.
             ownership: whose the memory of msg is afterwards.
             blocking: wait for room.
-            timeout: seconds to wait.
+            timeout: seconds to wait for room in the channel.
 
         Raises:
             ChannelFull: there is no room now, and the call was not to wait.
             ChannelSendTimeout: there was no room in time.
-            ChannelSendError: the memory is gone, or there is none for the copy.
+            ChannelSendError: the memory of msg is gone; or there is no room in the pool for the
+                copy, which is not waited for.
             ChannelHandleNotOpenError: the handle is not open.
             ChannelDestroyed: the channel was destroyed, before or during the wait.
-            ValueError: timeout is negative.
+            ValueError: timeout is negative or no number.
             TypeError: msg or dest_msg is no Message.
         """
         channel = self._require()
@@ -276,13 +292,21 @@ class ChannelSendH(_Handle):
         """Send a copy of bytes.
 
         Args:
-            buf: any object with bytes.
-            msg_len: how many of them; 0: all.
+            buf (bytes-like): C-contiguous.
+            msg_len: how many bytes of it, from its begin; 0: all.
             blocking: wait for room.
-            timeout: seconds to wait.
+            timeout: seconds to wait for room in the channel; with a def_alloc_pool, also in that.
 
         Raises:
-            As ``send``; ValueError also if msg_len is negative or more than there are.
+            ChannelFull: there is no room now, and the call was not to wait.
+            ChannelSendTimeout: there was no room in time.
+            ChannelSendError: the bytes do not fit into the channel, and there is no room for them
+                in its pool (which is not waited for), or can be none in its def_alloc_pool.
+            ChannelHandleNotOpenError: the handle is not open.
+            ChannelDestroyed: the channel was destroyed, before or during the wait.
+            ValueError: timeout is negative or no number; msg_len is negative, or more than there
+                are.
+            TypeError, BufferError: buf has no bytes in one piece, or msg_len is no int.
         """
         channel = self._require()
         seconds = self._seconds(blocking, timeout)
@@ -343,10 +367,10 @@ class ChannelSendH(_Handle):
     def _finish(self, is_sent: bool, seconds: float | None) -> None:
         if is_sent:
             return
-        text = f"channel {self._ch._uid} is full"
         if seconds == 0:
-            raise ChannelFull(text, DragonError.CHANNEL_FULL)
-        raise ChannelSendTimeout(f"{text} for {seconds} s", DragonError.TIMEOUT)
+            raise ChannelFull(f"channel {self._ch._uid} is full", DragonError.CHANNEL_FULL)
+        text = f"channel {self._ch._uid} had no room in {seconds} s"
+        raise ChannelSendTimeout(text, DragonError.TIMEOUT)
 
 
 class ChannelRecvH(_Handle):
@@ -408,8 +432,11 @@ class ChannelRecvH(_Handle):
                 process has freed its memory.
             ChannelHandleNotOpenError: the handle is not open.
             ChannelDestroyed: the channel was destroyed, before or during the wait.
-            ValueError: timeout is negative.
+            ValueError: timeout is negative or no number.
+            TypeError: dest_msg is no Message.
         """
+        if dest_msg is not None and not isinstance(dest_msg, Message):
+            raise TypeError(f"dest_msg must be a Message, not {type(dest_msg).__name__}")
         msg = unpack(self._ch._pool, self._take(blocking, timeout))
         if dest_msg is None:
             return msg
@@ -460,10 +487,10 @@ class ChannelRecvH(_Handle):
             raise ChannelRecvError(str(error), DragonError.INVALID_MESSAGE) from error
         if found is not None:
             return found
-        text = f"channel {self._ch._uid} is empty"
         if seconds == 0:
-            raise ChannelEmpty(text, DragonError.CHANNEL_EMPTY)
-        raise ChannelRecvTimeout(f"{text} for {seconds} s", DragonError.TIMEOUT)
+            raise ChannelEmpty(f"channel {self._ch._uid} is empty", DragonError.CHANNEL_EMPTY)
+        text = f"channel {self._ch._uid} had no message in {seconds} s"
+        raise ChannelRecvTimeout(text, DragonError.TIMEOUT)
 
     def _pass_barrier(
         self, channel: _dragon.Channel, place: tuple[int, int], seconds: float | None
@@ -485,6 +512,8 @@ def _check_message(name: str, msg: Message) -> None:
 
 
 def _first(buf: bytes | bytearray | memoryview, n_bytes: int) -> memoryview:
+    if not isinstance(n_bytes, int):
+        raise TypeError(f"msg_len must be int, not {type(n_bytes).__name__}")
     data = memoryview(buf).cast("B")
     if not 0 <= n_bytes <= data.nbytes:
         raise ValueError(f"msg_len must be from 0 to {data.nbytes}, not {n_bytes}")

@@ -44,14 +44,21 @@ class Message(Context):
         Args:
             mpool: where the block is.
             nbytes: at least 0.
-            hints: number that the receiver gets.
-            clientid: number that the receiver gets.
-            timeout: seconds to wait for room; None: for ever.
+            hints: number that the receiver gets, 0 <= hints < 2**64.
+            clientid: number that the receiver gets, 0 <= clientid < 2**64.
+            timeout: seconds to wait for room, at least 0; None: for ever.
 
         Raises:
-            ChannelError: there was no room in time, or no wait can make room.
+            ChannelError: there was no room in time, or no wait can make room; hints or clientid is
+                no such number.
             OverflowError: nbytes is negative.
+            TypeError: mpool is no MemoryPool, or nbytes no int.
+            ValueError: timeout is negative or no number.
         """
+        _check_type("mpool", mpool, MemoryPool)
+        _check_type("nbytes", nbytes, int)
+        check_word("hints", hints)  # before there is memory that nobody would free
+        check_word("clientid", clientid)
         if nbytes < 0:
             raise OverflowError(f"nbytes must be at least 0, not {nbytes}")
         try:
@@ -64,7 +71,18 @@ class Message(Context):
 
     @classmethod
     def create_from_mem(cls, mem: MemoryAlloc, hints: int = 0, clientid: int = 0) -> Message:
-        """A message whose bytes are those of a block, which becomes the message's."""
+        """A message whose bytes are those of a block, which becomes the message's.
+
+        Args:
+            mem: the block.
+            hints: number that the receiver gets, 0 <= hints < 2**64.
+            clientid: number that the receiver gets, 0 <= clientid < 2**64.
+
+        Raises:
+            ChannelError: hints or clientid is no such number.
+            TypeError: mem is no MemoryAlloc.
+        """
+        _check_type("mem", mem, MemoryAlloc)
         return cls(mem, hints, clientid)
 
     @classmethod
@@ -101,9 +119,12 @@ class Message(Context):
 
         Raises:
             ChannelError: the message has no memory, or not these bytes.
+            TypeError: start or stop is no int.
         """
         with self.bytes_memview() as view:
             last = view.nbytes if stop is None else stop
+            _check_type("start", start, int)
+            _check_type("stop", last, int)
             if not 0 <= start <= last <= view.nbytes:
                 text = f"bytes {start} to {last} are no part of {view.nbytes}"
                 raise ChannelError(text, DragonError.INVALID_ARGUMENT)
@@ -129,7 +150,7 @@ class Message(Context):
 
     @property
     def hints(self) -> int:
-        """Number that travels along, 0 <= hints < 2**64."""
+        """Number that travels along, 0 <= hints < 2**64. ChannelError: it is set to another."""
         return self._hints
 
     @hints.setter
@@ -138,7 +159,7 @@ class Message(Context):
 
     @property
     def clientid(self) -> int:
-        """Number that travels along, 0 <= clientid < 2**64."""
+        """Number that travels along, 0 <= clientid < 2**64. ChannelError: it is set to another."""
         return self._clientid
 
     @clientid.setter
@@ -163,6 +184,11 @@ class Message(Context):
     def _leave(self, has_raised: bool) -> None:
         if self._memory is not None:
             self.destroy()
+
+
+def _check_type(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {kind.__name__}, not {type(value).__name__}")
 
 
 def _scribble(memory: MemoryAlloc) -> None:

@@ -111,7 +111,10 @@ class MemoryAlloc:
         return BlockName(self._pool._words(), *self._place, self._first, self._size).pack()
 
     def get_memview(self) -> memoryview:
-        """The block's memory: writable, ``size`` bytes. It stays valid as long as the view exists.
+        """The block's memory: writable, ``size`` bytes. It stays mapped as long as the view exists.
+
+        What another process does to the block is not noticed: once it has freed the block, the
+        view may show somebody else's bytes.
 
         Raises:
             DragonMemoryError: the block was freed or detached here, or is on another machine.
@@ -135,11 +138,17 @@ class MemoryAlloc:
     def free(self) -> None:
         """Give the block back to the pool; while views of it exist here, with the last of them.
 
+        Nobody else may use it then: views that other processes have of it are not seen from here.
+
         Raises:
-            DragonMemoryError: it was freed or detached before, or is on another machine.
+            DragonMemoryError: it was detached here, or freed before, here or by another process;
+                or it is on another machine.
         """
         try:
             self._require().free()
+        except _dragon.StaleHandle as error:
+            text = f"block {self.id} of {self._pool._name} was freed before, by whoever had it"
+            raise DragonMemoryError(DragonError.NOT_FOUND, text) from error
         except OSError as error:
             raise DragonMemoryError(number_of(error), str(error)) from error
 
@@ -183,8 +192,14 @@ class MemoryAlloc:
         Raises:
             TimeoutError: there was no room in time.
             DragonMemoryError: the block was freed or is on another machine, or no wait can make
-                room.
+                room; timeout is 0 and there is no room now.
+            TypeError: pool is no MemoryPool.
+            ValueError: timeout is negative or no number.
         """
+        from dragon.managed_memory import MemoryPool  # which imports this module
+
+        if not isinstance(pool, MemoryPool):
+            raise TypeError(f"pool must be a MemoryPool, not {type(pool).__name__}")
         with self.get_memview() as source:
             block = pool.alloc_blocking(self._size, timeout) if self._size else pool.alloc(0)
             with block.get_memview() as target:

@@ -46,12 +46,19 @@ class PoolName(NamedTuple):
 
     @classmethod
     def parse(cls, pool_ser: bytes) -> PoolName:
-        """Read a description. ValueError: it is empty. DragonPoolAttachFail: it is none."""
-        if not pool_ser:
+        """Read a description.
+
+        Raises:
+            TypeError: it is not bytes-like.
+            ValueError: it is empty.
+            DragonPoolAttachFail: it is none.
+        """
+        data = bytes(memoryview(pool_ser))
+        if not data:
             raise ValueError("pool_ser is empty")
         try:
-            uid, host, mark = _HEAD.unpack_from(pool_ser)
-            rest = bytes(memoryview(pool_ser)[_HEAD.size :])
+            uid, host, mark = _HEAD.unpack_from(data)
+            rest = data[_HEAD.size :]
             if mark == _NAMED:
                 name = rest.decode()
                 file_of(name)
@@ -59,8 +66,8 @@ class PoolName(NamedTuple):
             if mark == _DEFAULT:
                 return cls(uid, host, node=_UINT64.unpack(rest)[0])
         except (struct.error, ValueError) as error:
-            raise no_pool(pool_ser) from error
-        raise no_pool(pool_ser)
+            raise no_pool(data) from error
+        raise no_pool(data)
 
 
 class BlockName(NamedTuple):
@@ -105,7 +112,7 @@ def no_block() -> DragonMemoryTypeError:
 def file_of(name: str) -> str:
     """Return the shared-memory file of an unmanaged pool. ValueError: such names cannot be."""
     if not name or "/" in name or "\0" in name:
-        raise ValueError(f"{name!r} is no name of a pool")
+        raise ValueError("a pool's name has at least one character, none of them '/' or zero")
     return f"/D{name}M"
 
 

@@ -4,6 +4,9 @@ Any number of threads and processes of this user send to and receive from a chan
 ``dragon`` and under plain ``python3``; a channel is passed to another process by pickle, or by
 ``serialize()`` and ``attach()``. It exists until ``destroy()``. A process that is killed at any
 moment leaves the channel usable; at most the message it was sending or receiving is lost.
+
+Sends and receives (channel files do both), polls and ``Message.create_alloc`` wait as long as their
+time-outs say, in seconds, without the GIL, and let signal handlers run. Nothing else here waits.
 """
 
 from __future__ import annotations
@@ -93,7 +96,14 @@ from dragon._channel_handles import ChannelRecvH, ChannelSendH, Ends, Mode
 from dragon._channel_message import Found, Message, unpack
 from dragon._channel_polls import OF_QUEUES, OF_SEMAPHORES, QUESTIONS
 from dragon._channel_set import ChannelSet
-from dragon.dtypes import ADAPTIVE_WAIT, DEFAULT_WAIT_MODE, IDLE_WAIT, SPIN_WAIT, WaitMode
+from dragon.dtypes import (
+    ADAPTIVE_WAIT,
+    DEFAULT_WAIT_MODE,
+    IDLE_WAIT,
+    SPIN_WAIT,
+    DragonException,
+    WaitMode,
+)
 from dragon.managed_memory import DragonPoolError, MemoryPool
 from dragon.rc import DragonError
 
@@ -280,7 +290,7 @@ class Channel(Ends, Context):
         try:
             channel = _dragon.Channel.create(pool._require(), c_uid, *shape, *kinds, value)
         except (OSError, MemoryError, DragonPoolError) as error:
-            text = f"cannot create channel {c_uid}: {error}"
+            text = f"cannot create channel {c_uid}: {_text_of(error)}"
             raise ChannelError(text, DragonError.FAILURE) from error
         self._set(channel, pool, def_alloc_pool, is_creator=True)
         _created[c_uid] = self
@@ -312,7 +322,9 @@ class Channel(Ends, Context):
 
         Raises:
             ChannelDestroyed: the channel does not exist any more.
-            ChannelError: it describes no channel, or mem_pool is no pool.
+            ChannelError: it describes no channel, its pool cannot be attached to, or mem_pool is no
+                pool.
+            TypeError: ch_ser is not bytes-like.
         """
         pool_ser, uid, generation, offset = cls._parse(ch_ser)
         if mem_pool is not None:
@@ -323,7 +335,7 @@ class Channel(Ends, Context):
         except _dragon.StaleHandle as error:
             raise destroyed(uid) from error
         except (OSError, MemoryError, DragonPoolError) as error:
-            text = f"cannot attach to channel {uid}: {error}"
+            text = f"cannot attach to channel {uid}: {_text_of(error)}"
             raise ChannelError(text, DragonError.FAILURE) from error
         self = cls.__new__(cls)
         try:
@@ -409,7 +421,7 @@ class Channel(Ends, Context):
                 return mem_pool
             return MemoryPool.attach(pool_ser)
         except (DragonPoolError, ValueError) as error:
-            text = f"cannot attach to the channel's pool: {error}"
+            text = f"cannot attach to the channel's pool: {_text_of(error)}"
             raise ChannelError(text, DragonError.FAILURE) from error
 
     @staticmethod
@@ -425,7 +437,12 @@ class Channel(Ends, Context):
 
     @classmethod
     def serialized_uid(cls, ch_ser: bytes) -> int:
-        """Number of a described channel, without attaching to it. ChannelError: it is none."""
+        """Number of a described channel, without attaching to it.
+
+        Raises:
+            ChannelError: it describes no channel.
+            TypeError: ch_ser is not bytes-like.
+        """
         return cls._parse(ch_ser)[1]
 
     @classmethod
@@ -517,6 +534,7 @@ class Channel(Ends, Context):
 
         Raises:
             ValueError: timeout, wait_mode or event_mask is none, or poll_result is needed.
+            TypeError: poll_result is no PollResult.
             ChannelValueError: SEMAPHORE_V, and the semaphore has its maximum.
             ChannelBarrierReady: POLLBARRIER, and the caller is to release.
             ChannelBarrierBroken: POLLBARRIER or POLLBARRIER_RELEASE, and the barrier is broken.
@@ -529,6 +547,8 @@ class Channel(Ends, Context):
         event = _event(event_mask)
         if event in QUESTIONS and poll_result is None:
             raise ValueError(f"{event.name} needs a poll_result for its answer")
+        if poll_result is not None and not isinstance(poll_result, PollResult):
+            raise TypeError(f"poll_result must be a PollResult, not {type(poll_result).__name__}")
         try:
             holds, value = self._answer(channel, event, seconds)
         except _dragon.Destroyed as error:
@@ -712,6 +732,10 @@ def _free(pool: MemoryPool, found: Found) -> None:
 def _destroy_at_exit(channel: _dragon.Channel) -> None:
     with contextlib.suppress(_dragon.Destroyed):  # the program, or another process, was faster
         channel.destroy()
+
+
+def _text_of(error: Exception) -> str:
+    return error.msg if isinstance(error, DragonException) else str(error)
 
 
 def _event(event_mask: int) -> EventType:

@@ -7,6 +7,10 @@ managed pool as well, which goes with its last process (``MemoryPool.attach_defa
 
 A process may be killed at any moment: pool and blocks stay whole, and the blocks that it had
 allocated stay allocated.
+
+``alloc_blocking`` and ``MemoryAlloc.copy`` wait for room, as long as their time-outs say, in
+seconds, without the GIL, and let signal handlers run. ``attach_default`` waits until the node is
+open. Nothing else here waits.
 """
 
 from __future__ import annotations
@@ -79,9 +83,11 @@ class MemoryPool:
     raises DragonPoolError.
 
     Args:
-        size: bytes; rounded up to whole chunks of 4 KiB, from 64 MiB on of 64 KiB. The system
-            gives memory when blocks are allocated, not before.
-        fname: name of the pool, without "/".
+        size: bytes, enough for five of the smallest blocks (160, if min_block_size is None);
+            rounded up to whole chunks of 4 KiB, from 64 MiB on of 64 KiB. The system gives memory
+            when blocks are allocated, not before.
+        fname: name of the pool, at least one character, without "/"; the file system takes up to
+            253 bytes.
         uid: number of the pool, 0 <= uid < 2**64; not used twice at a time by a process.
         pre_alloc_blocks: numbers of blocks by size; a hint, which this heap does not need.
         min_block_size: bytes that the smallest block takes up; None: 64.
@@ -126,7 +132,8 @@ class MemoryPool:
         smallest = _DEFAULT_MIN_BLOCK_BYTES if min_block_size is None else min_block_size
         _check_number("min_block_size", smallest)
         if size < _MIN_BLOCKS * smallest:
-            text = f"cannot create pool {fname!r}: {size} bytes are less than {_MIN_BLOCKS} blocks"
+            least = f"{_MIN_BLOCKS} blocks of {smallest} bytes"
+            text = f"cannot create pool {fname!r}: {size} bytes are less than {least}"
             raise DragonPoolCreateFail(DragonError.INVALID_ARGUMENT, text)
         if _is_used(uid):
             text = f"cannot create pool {fname!r}: this process has a pool of number {uid}"
@@ -166,7 +173,8 @@ class MemoryPool:
         The file name is empty for the default pool of a node, which has no file.
 
         Raises:
-            ValueError: pool_ser is empty.
+            TypeError: pool_ser is not bytes-like.
+            ValueError: it is empty.
             DragonPoolAttachFail: it describes no pool.
         """
         name = PoolName.parse(pool_ser)
@@ -187,7 +195,8 @@ class MemoryPool:
                 a new one.
 
         Raises:
-            ValueError: pool_ser is empty, or existing_memory_pool has a pool.
+            TypeError: pool_ser is not bytes-like.
+            ValueError: it is empty, or existing_memory_pool has a pool.
             DragonPoolAttachFail: it describes no pool that exists.
         """
         self = cls.empty_pool() if existing_memory_pool is None else existing_memory_pool
@@ -328,13 +337,18 @@ class MemoryPool:
     def alloc_from_bytes(self, source: bytes) -> MemoryAlloc:
         """A block that holds a copy of the bytes. Does not wait.
 
+        Args:
+            source (bytes-like): C-contiguous.
+
         Raises:
             DragonPoolAllocationNotAvailable: there is no room for them now.
+            DragonPoolError: max_allocations is reached, or the pool is gone or not local.
+            TypeError: source is not bytes-like, or not contiguous.
         """
-        with memoryview(source) as view:
-            block = self.alloc(view.nbytes)
+        with memoryview(source) as view, view.cast("B") as data:
+            block = self.alloc(data.nbytes)
             with block.get_memview() as memory:
-                memory[:] = view.cast("B")
+                memory[:] = data
         return block
 
     def alloc_from_id(self, id: int) -> MemoryAlloc:
@@ -626,6 +640,8 @@ def _check_blocks(pre_alloc_blocks: list[int] | None) -> None:
 def _check_places(gpu_memory: bool, numa_node: int) -> None:
     if gpu_memory:
         raise NotImplementedError("pools in GPU memory need the GPU's runtime library")
+    if not isinstance(numa_node, int):
+        raise TypeError(f"numa_node must be int, not {type(numa_node).__name__}")
     if numa_node >= 0:
         raise NotImplementedError("pools on chosen NUMA nodes need libnuma")
 

@@ -67,6 +67,13 @@ def test_a_bounded_semaphore_does_not_overflow(pool: MemoryPool) -> None:
         channel.poll(event_mask=SEMAPHORE_V)
 
 
+def test_a_wrong_place_for_the_result_costs_no_unit(pool: MemoryPool) -> None:
+    with make(pool, 1) as channel:
+        with pytest.raises(TypeError, match="poll_result must be a PollResult"):
+            channel.poll(0, event_mask=SEMAPHORE_P, poll_result=0)
+        assert value_of(channel) == 1
+
+
 def test_a_poll_for_a_unit_lasts_as_long_as_it_is_to(pool: MemoryPool) -> None:
     with make(pool) as channel:
         begin = time.monotonic()

@@ -403,7 +403,8 @@ def test_a_view_of_a_destroyed_message_does_not_show_it_any_more(
 def test_no_room_for_a_copy_is_an_error_and_nothing_was_sent(
     pool: MemoryPool, channel: Channel
 ) -> None:
-    with channel.sendh() as sendh, pytest.raises(ChannelSendError, match=r"channel 3: .* full"):
+    says = r"channel 3: .* does not fit into the pool"
+    with channel.sendh() as sendh, pytest.raises(ChannelSendError, match=says):
         sendh.send_bytes(bytes(8 * MIB))
     assert channel.num_msgs == 0
 
@@ -603,6 +604,32 @@ def test_poll_says_what_the_channel_says(pool: MemoryPool) -> None:
         sendh.send_bytes(b"")
         assert [channel.poll(0, event_mask=m) for m in masks] == [True, False, True, False, True]
         assert channel.poll(0, event_mask=POLLIN | POLLOUT) is True
+
+
+def test_a_wrong_argument_of_a_receive_costs_no_message(channel: Channel) -> None:
+    with channel.sendh() as sendh, channel.recvh() as recvh:
+        sendh.send_bytes(b"kept")
+        with pytest.raises(TypeError, match="dest_msg must be a Message, not bytearray"):
+            recvh.recv(bytearray(10), timeout=0)
+        assert recvh.recv_bytes(timeout=0) == b"kept"
+
+
+def test_a_wrong_argument_of_a_message_costs_no_memory(pool: MemoryPool) -> None:
+    for arguments in ((pool, 10, -1), (pool, 10, 0, 2**64), (pool, 10, "x")):
+        with pytest.raises(ChannelError):
+            Message.create_alloc(*arguments)
+    with pytest.raises(TypeError, match="nbytes must be int"):
+        Message.create_alloc(pool, "10")
+    with pytest.raises(TypeError, match="mpool must be MemoryPool"):
+        Message.create_alloc("pool", 10)
+    with pytest.raises(TypeError, match="mem must be MemoryAlloc, not int"):
+        Message.create_from_mem(5)
+    assert pool.current_allocations == 0
+
+
+def test_a_number_of_bytes_to_send_is_an_int(channel: Channel) -> None:
+    with channel.sendh() as sendh, pytest.raises(TypeError, match="msg_len must be int"):
+        sendh.send_bytes(b"abc", msg_len="2")
 
 
 def test_poll_size_gives_the_number(channel: Channel) -> None:

@@ -468,6 +468,39 @@ def test_what_was_allocated_here_cannot_be_detached(pool: MemoryPool) -> None:
         again.get_memview()
 
 
+@pytest.mark.parametrize("source", ["text", None, 5, memoryview(b"abcdef")[::2]])
+def test_what_has_no_bytes_in_one_piece_takes_no_block(pool: MemoryPool, source: Any) -> None:
+    with pytest.raises(TypeError):
+        pool.alloc_from_bytes(source)
+    assert pool.current_allocations == 0
+
+
+def test_a_block_larger_than_the_pool_is_not_called_a_full_pool(pool: MemoryPool) -> None:
+    for allocate in (pool.alloc, pool.alloc_blocking):
+        with pytest.raises(DragonPoolAllocationNotAvailable) as caught:
+            allocate(2 * MIB)
+        text = f"so much does not fit into the pool (asked for {2 * MIB} bytes; its limit is {MIB},"
+        assert text in str(caught.value)
+
+
+def test_a_copy_needs_a_pool(pool: MemoryPool) -> None:
+    with pool.alloc(10) as block, pytest.raises(TypeError, match="pool must be a MemoryPool"):
+        block.copy("pool")
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ({"size": 159}, "159 bytes are less than 5 blocks of 32 bytes"),
+        ({"fname": ""}, "a pool's name has at least one character"),
+        ({"fname": "a/b"}, "none of them '/'"),
+    ],
+)
+def test_what_cannot_be_a_pool_says_what_could(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(DragonPoolCreateFail, match=says):
+        MemoryPool(**{"size": MIB, "fname": "unused", "uid": 7} | arguments)
+
+
 # ---- descriptions as bytes ----
 
 
@@ -500,6 +533,7 @@ def test_an_attached_pool_is_the_same_pool(pool: MemoryPool, pass_on: Any) -> No
         (b"\0" * 16 + b"../../etc/passwd", DragonPoolAttachFail),
         (b"\0" * 16 + b"\0\0", DragonPoolAttachFail),
         ("text", TypeError),
+        (None, TypeError),
         (5, TypeError),
     ],
 )
@@ -602,7 +636,7 @@ def test_a_block_freed_elsewhere_cannot_be_freed_again(pool: MemoryPool) -> None
     other = MemoryAlloc.attach(block.serialize())
     other.free()
     neighbour = pool.alloc(100)
-    with pytest.raises(DragonMemoryError):
+    with pytest.raises(DragonMemoryError, match=f"block {block.id} of pool .* was freed before"):
         block.free()
     assert pool.current_allocations == 1
     neighbour.free()
