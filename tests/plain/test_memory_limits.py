@@ -167,9 +167,27 @@ def own_memory_group() -> tuple[Path, str]:
     raise FileNotFoundError("no control group for memory is mounted where this process can see it")
 
 
+def in_group(group: Path) -> tuple[str, ...]:
+    """The command before a command that is to run in the group."""
+    return "sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"
+
+
+def limit_memory(group: Path, file: str, size: int) -> None:
+    """Set the limit of a new group. OSError: it has none to set, or no process may enter it."""
+    if not (group / file).exists():
+        # Ours would have to be empty for it (no processes in inner groups).
+        raise FileNotFoundError(f"{group.parent} hands no control of memory on to groups below it")
+    (group / file).write_text(str(size))
+    entered = subprocess.run(
+        [*in_group(group), "true"], capture_output=True, text=True, check=False
+    )
+    if entered.returncode != 0:
+        raise PermissionError(entered.stderr.strip())
+
+
 @contextlib.contextmanager
 def group_of(size: int) -> Iterator[Path]:
-    """A control group below our own with so much memory; the reason why there is none: skips."""
+    """A control group below our own with so much memory; skips, with the reason, without one."""
     try:
         parent, file = own_memory_group()
         group = parent / f"dragon-test-{os.getpid()}"
@@ -177,10 +195,10 @@ def group_of(size: int) -> Iterator[Path]:
     except OSError as error:
         pytest.skip(f"no control group can be made: {error}")
     try:
-        if not (group / file).exists():
-            # Ours would have to be empty for it (no processes in inner groups).
-            pytest.skip(f"{parent} does not hand the control of memory on to groups below it")
-        (group / file).write_text(str(size))
+        try:
+            limit_memory(group, file, size)
+        except OSError as error:
+            pytest.skip(f"no control group can be used: {error}")
         yield group
     finally:
         group.rmdir()
@@ -204,8 +222,7 @@ def test_the_default_pool_ends_below_the_limit_of_the_control_group() -> None:
     fill(pool, 1 << 20)
     """
     with group_of(256 * MIB) as group:
-        enter = f'echo $$ > {group}/cgroup.procs && exec "$@"'
-        done = run(code, "sh", "-c", enter, "sh")
+        done = run(code, *in_group(group))
         assert (done.returncode, done.stderr) == (0, "")
         assert n_killed_in(group) == 0
     limit = 256 * MIB // 8 * 7
