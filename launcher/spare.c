@@ -8,8 +8,8 @@
  *     starter ... seed --- fork server --- middle --- spare
  *        ^------------------------------------------------'   once the middle has ended
  *
- * The middle runs no Python. It ends when the spare has closed its end of a pipe, or is dead; it
- * dies with the fork server, and an idle spare dies with it.
+ * The middle runs no Python. It ends when the spare has written to a pipe, or is dead; it dies with
+ * the fork server, and an idle spare dies with it.
  */
 
 #include "spare.h"
@@ -33,13 +33,18 @@ static PyObject *os_error(int r)
 
 /* ---- fork_spare ---- */
 
-/* The middle's life. Exits with errno if there is no spare. */
+/* The middle's life. A spare that dies unreleased is reaped here, or its starter, if it adopts
+ * orphans just now, would get a dead child that it knows nothing of. */
 static _Noreturn void be_middle(int32_t spare_pid, int release_fd)
 {
     char byte;
-
-    while (spare_pid > 0 && read(release_fd, &byte, 1) < 0 && errno == EINTR) {
-        continue;
+    ssize_t n;
+    int status;
+    do {
+        n = read(release_fd, &byte, 1);
+    } while (n < 0 && errno == EINTR);
+    if (n != 1) {
+        dragon_os_wait(spare_pid, &status);
     }
     _exit(0);
 }
@@ -105,8 +110,23 @@ static PyObject *release(PyObject *Py_UNUSED(module), PyObject *fd)
         return NULL;
     }
     dragon_os_expect_adoption();
+    (void)!write((int)number, "r", 1);
     dragon_os_close((int)number);
     Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(die_with_parent_doc, "die_with_parent(parent_pid, /)\n--\n\n"
+                                  "End when the parent ends, whose pid that is.\n\n"
+                                  "Raises ProcessLookupError if it has ended.");
+
+static PyObject *die_with_parent(PyObject *Py_UNUSED(module), PyObject *parent_pid)
+{
+    long number = PyLong_AsLong(parent_pid);
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    int r = dragon_os_die_with_parent((int32_t)number);
+    return r < 0 ? os_error(r) : Py_NewRef(Py_None);
 }
 
 PyDoc_STRVAR(wait_for_adoption_doc,
@@ -193,6 +213,7 @@ static PyObject *environment(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(un
 
 PyMethodDef dragon_spare_methods[] = {
     {"fork_spare", fork_spare, METH_NOARGS, fork_spare_doc},
+    {"die_with_parent", die_with_parent, METH_O, die_with_parent_doc},
     {"release", release, METH_O, release_doc},
     {"wait_for_adoption", wait_for_adoption, METH_VARARGS, wait_for_adoption_doc},
     {"join_node", join_node, METH_O, join_node_doc},

@@ -23,7 +23,7 @@ from typing import Any
 import _dragon
 import _dragon_launch
 from dragon_overlay import seed
-from dragon_overlay.fork_server import inherited_fds
+from dragon_overlay.newborn import inherited_fds
 
 
 class _Arrival:

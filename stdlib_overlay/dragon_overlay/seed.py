@@ -18,20 +18,24 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing import process, spawn
 
 import _dragon_launch
 from dragon_overlay import fork_server, surroundings
+from dragon_overlay.order import MAX_FDS, RECORD, Order, pack
 
 _ORDER_HEADER = struct.Struct("@III")  # of launcher/seed.h
 _PACKET_BYTES = 65536
 #: A fork server that has not said that it is ready by then is given up; likewise a child.
 _READY_S = 60.0
-_ANSWER_S = 20.0
+_ANSWER_S = 20
+_BURIAL_S = 1.0
+_TIME = struct.Struct("@ll")  # struct timeval
 
-#: What Python and the libraries that may be preloaded read once, when they start. If one of these
-#: changes, a new fork server is needed; all other variables are given to the child.
+#: Beginnings of the names of variables that Python and the C library read once, when they start. If
+#: one of these changes, a new fork server is needed; all others are given to the child.
 _READ_AT_START = (
     b"PYTHON",
     b"LANG",
@@ -39,13 +43,6 @@ _READ_AT_START = (
     b"LD_",
     b"MALLOC_",
     b"GLIBC_TUNABLES",
-    b"OMP_",
-    b"GOMP_",
-    b"KMP_",
-    b"OPENBLAS_",
-    b"MKL_",
-    b"BLIS_",
-    b"NUMEXPR_",
     b"DRAGON_",
 )
 
@@ -79,12 +76,14 @@ class _ForkServer:
 
     def __init__(self, seed: socket.socket) -> None:
         self.variables = _dragon_launch.environment()
+        self._named = _named_for_preloading()
         self._fixed: object = None
         self.orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
                 socket.send_fds(seed, [b"more"], [theirs.fileno()])
             self._send_words()
+            self.orders.send(marshal.dumps(tuple(_program(self._named))))
         except OSError:
             self.orders.close()
             raise
@@ -109,6 +108,8 @@ class _ForkServer:
             raise UnavailableError(
                 "this process has changed its user, session, name spaces or scheduling"
             )
+        if self._named != _named_for_preloading():
+            return False
         return variables == self.variables or _of_start(variables) == _of_start(self.variables)
 
     def _wait_until_ready(self) -> object:
@@ -172,18 +173,25 @@ def _command_line() -> list[str]:
     executable, *flags = spawn.get_command_line()
     at = flags.index("-c")
     own = [*_dragon_launch.child_options(), "--fork-server"]
-    python = [*flags[:at], "-c", fork_server.PROGRAM, *flags[at + 2 :]]
-    main = _path_of_main()
-    return [os.fsdecode(executable), *own, *python, *([main] if main is not None else [])]
+    return [os.fsdecode(executable), *own, *flags[:at], "-c", fork_server.PROGRAM, *flags[at + 2 :]]
 
 
-def _path_of_main() -> str | None:
-    """As children are told it. Source: get_preparation_data in Lib/multiprocessing/spawn.py."""
+def _program(named: list[str]) -> fork_server.Program:
+    """Source of the path of main: get_preparation_data in Lib/multiprocessing/spawn.py."""
     main = sys.modules.get("__main__")
-    path = getattr(main, "__file__", None)
-    if path is None or getattr(main, "__spec__", None) is not None:
-        return None
-    return os.path.normpath(os.path.join(process.ORIGINAL_DIR or "", path))  # type: ignore[attr-defined]
+    file = getattr(main, "__file__", None)
+    folder = process.ORIGINAL_DIR or ""  # type: ignore[attr-defined]
+    if file is not None:
+        file = os.path.normpath(os.path.join(folder, file))
+    is_script = getattr(main, "__spec__", None) is None
+    path = [entry or folder for entry in sys.path if isinstance(entry, str)]
+    return fork_server.Program(file if is_script else None, file, path, named)
+
+
+def _named_for_preloading() -> list[str]:
+    """What `multiprocessing.set_forkserver_preload` was given."""
+    forkserver = sys.modules.get("multiprocessing.forkserver")
+    return list(forkserver._forkserver._preload_modules) if forkserver is not None else []
 
 
 def _of_start(variables: bytes) -> set[bytes]:
@@ -233,7 +241,7 @@ def start(body: Buffer, inherited: list[int], pool_fd: int, tracker_fd: int) -> 
     fds = [*standard, pool_fd, tracker_fd, *inherited]
     for _ in range(2):
         server = _server_for(starter, fixed, variables)
-        order = fork_server.Order(
+        order = Order(
             tuple(mine),
             None if variables == server.variables else variables,
             standard,
@@ -243,11 +251,11 @@ def start(body: Buffer, inherited: list[int], pool_fd: int, tracker_fd: int) -> 
             return _order(starter, server, order, fds, body)
         except _LostError:
             _drop(starter, server)
-    raise UnavailableError("two fork servers ended before they had made the child")
+    raise UnavailableError("two fork servers could not make the child")
 
 
 class _LostError(Exception):
-    """The fork server, or its spare, ended before there was a child."""
+    """The fork server, or its spare, ended before there was a child, or cannot make this one."""
 
 
 def _server_for(starter: _Starter, fixed: object, variables: bytes) -> _ForkServer:
@@ -275,9 +283,9 @@ def _drop(starter: _Starter, server: _ForkServer) -> None:
 
 
 def _order(
-    starter: _Starter, server: _ForkServer, order: fork_server.Order, fds: list[int], body: Buffer
+    starter: _Starter, server: _ForkServer, order: Order, fds: list[int], body: Buffer
 ) -> Child:
-    head = fork_server.pack(order, len(fds))
+    head = pack(order, len(fds))
     line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     parts = _Parts(line, head, fds, body)
     with _adopting(starter):
@@ -287,7 +295,7 @@ def _order(
                 socket.send_fds(server.orders, [b"o"], [theirs.fileno()])
             parts.send_order()
             pid = _receive_answer(line)
-        except (BrokenPipeError, ConnectionResetError, EOFError):
+        except (BrokenPipeError, ConnectionResetError, _LostError):
             line.close()
             raise _LostError from None
         except BaseException:
@@ -301,7 +309,7 @@ class _Parts:
 
     def __init__(self, line: socket.socket, head: bytes, fds: list[int], body: Buffer) -> None:
         self._line = line
-        step = fork_server.MAX_FDS
+        step = MAX_FDS
         self._parts = [(memoryview(head), fds[:step])]
         for at in range(step, len(fds), step):
             self._parts.append((memoryview(b"f"), fds[at : at + step]))
@@ -344,15 +352,40 @@ def _is_open(fd: int) -> bool:
 
 
 def _receive_answer(line: socket.socket) -> int:
-    if not _is_readable(line, _ANSWER_S):
-        raise EOFError
-    answer = line.recv(fork_server.ANSWER.size)
-    if len(answer) < fork_server.ANSWER.size:
-        raise EOFError
-    pid, number = fork_server.ANSWER.unpack(answer)
+    """Wait for both records of the answer; the child's pid.
+
+    Raises:
+        _LostError: it will not be made.
+        OSError: it cannot be made.
+    """
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIME.pack(_ANSWER_S, 0))
+    try:
+        answer = line.recv(2 * RECORD.size, socket.MSG_WAITALL)
+    except BlockingIOError:  # it takes too long; the line's end will end it
+        raise _LostError from None
+    if len(answer) < RECORD.size:
+        raise _LostError
+    pid, number = RECORD.unpack_from(answer)
+    if number == errno.ESTALE:
+        raise _LostError
     if pid == 0:
         raise OSError(number, os.strerror(number))
+    if len(answer) < 2 * RECORD.size:
+        _bury(pid)
+        raise _LostError
     return int(pid)
+
+
+def _bury(pid: int) -> None:
+    """A child died while it was being adopted: reap it as soon as it is ours, or gone."""
+    deadline = time.monotonic() + _BURIAL_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+            return
+        if not os.path.exists(f"/proc/{pid}"):
+            return
+        time.sleep(0.001)
 
 
 @contextlib.contextmanager
