@@ -170,6 +170,8 @@ int dragon_seed_plant(int *argc, char ***argv)
         return 0;
     }
     if (pid == 0) {
+        /* It may be one of the standard descriptors, which the planter need not have. */
+        fds[1] = dragon_os_move_high(fds[1]);
         become_seed(planter_pid, fds[1]);
         tend(fds[1], argc, argv);
         return DRAGON_SEED_SPROUTED;

@@ -39,6 +39,7 @@ def begin() -> None:
     """Begin to open the node, as it will be needed soon. Does not wait."""
 
 def close_objects() -> None: ...
+def is_head() -> bool: ...
 def has_node() -> bool:
     """Return whether this process is part of a dragon runtime."""
 

@@ -90,6 +90,15 @@ static PyObject *has_node(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unuse
     return PyBool_FromLong(dragon_node_current() != NULL);
 }
 
+PyDoc_STRVAR(is_head_doc, "is_head()\n--\n\nTrue in the process whose end ends the node.");
+
+static PyObject *is_head(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    struct dragon_node *node = require_node();
+
+    return node ? PyBool_FromLong(dragon_node_is_head(node)) : NULL;
+}
+
 PyDoc_STRVAR(begin_doc, "begin()\n--\n\nThe node will be needed soon: begin to open it. Does not "
                         "wait.");
 
@@ -188,6 +197,7 @@ static PyObject *last_error(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unu
 
 static PyMethodDef module_functions[] = {
     {"begin", begin, METH_NOARGS, begin_doc},
+    {"is_head", is_head, METH_NOARGS, is_head_doc},
     {"has_node", has_node, METH_NOARGS, has_node_doc},
     {"node_fd", node_fd, METH_NOARGS, node_fd_doc},
     {"watch_child", watch_child, METH_O, watch_child_doc},

@@ -300,6 +300,8 @@ class _Spare:
             parent = _dragon_launch.wait_for_adoption(self._middle, _ADOPTION_S)
             if parent != _peer_of(line):
                 os._exit(1)  # the starter has ended meanwhile
+            if order.follows:
+                _dragon_launch.die_with_parent(parent)
             line.sendall(RECORD.pack(os.getpid(), 0))
         except (EOFError, OSError):
             os._exit(1)  # the starter has given up

@@ -34,13 +34,10 @@ def settle(order: Order, fds: list[int], own: Surroundings) -> int:
         OSError: the kernel refuses something, or the node's head has ended.
     """
     fds = fds[::-1]
-    for number in range(3):
-        if number in order.standard:
-            fd = fds.pop()
-            os.dup2(fd, number)
-            os.close(fd)
-        else:
-            os.close(number)
+    for number in order.standard:
+        fd = fds.pop()
+        os.dup2(fd, number)
+        os.close(fd)
     _join_node(fds.pop())
     tracker_fd = fds.pop()
     for number in order.inherited:
@@ -48,6 +45,8 @@ def settle(order: Order, fds: list[int], own: Surroundings) -> int:
         os.set_inheritable(inherited_fds[number], True)
     if order.variables is not None:
         _set_environment(order.variables)
+    for number in {0, 1, 2}.difference(order.standard):
+        os.close(number)
     _open_standard_streams()
     adopt(Surroundings(*order.surroundings), own)
     return tracker_fd

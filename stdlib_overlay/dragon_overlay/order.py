@@ -32,6 +32,7 @@ class Order(NamedTuple):
     variables: bytes | None  #: the environment (`_dragon_launch.environment`); None: the server's
     standard: tuple[int, ...]  #: which of the descriptors 0, 1, 2 the starter has
     inherited: tuple[int, ...]  #: the starter's numbers of what else was sent
+    follows: bool  #: it is killed when the starter ends
 
 
 def pack(order: Order, n_fds: int) -> bytes:

@@ -100,7 +100,8 @@ class Popen(popen_fork.Popen):
         child: seed.Child | Executed
         with _room_for_descriptors(2):
             try:
-                child = seed.start(data, self._fds, _dragon.node_fd(), tracker_fd)
+                follows = process_obj.daemon or _dragon.is_head()
+                child = seed.start(data, self._fds, _dragon.node_fd(), tracker_fd, follows)
             except seed.UnavailableError:
                 child = Executed(data, self._fds, tracker_fd)
         self.pid = child.pid

@@ -218,7 +218,9 @@ def prepare() -> None:
                 starter.why_not = f"the seed does not answer: {error.strerror}"
 
 
-def start(body: Buffer, inherited: list[int], pool_fd: int, tracker_fd: int) -> Child:
+def start(
+    body: Buffer, inherited: list[int], pool_fd: int, tracker_fd: int, follows: bool
+) -> Child:
     """Make a child that runs the process object in body.
 
     Args:
@@ -227,6 +229,7 @@ def start(body: Buffer, inherited: list[int], pool_fd: int, tracker_fd: int) -> 
         inherited: descriptors that it gets besides the standard ones.
         pool_fd: of the node's default pool.
         tracker_fd: of the resource tracker.
+        follows: it is killed when this process ends, however that ends.
 
     Raises:
         UnavailableError: it must be executed instead. Nothing has been started.
@@ -237,7 +240,7 @@ def start(body: Buffer, inherited: list[int], pool_fd: int, tracker_fd: int) -> 
     starter = _the_starter()
     mine, fixed = surroundings.read()
     variables = _dragon_launch.environment()
-    standard = tuple([fd for fd in range(3) if _is_open(fd)])
+    standard = tuple([fd for fd in range(3) if _survives_exec(fd)])
     fds = [*standard, pool_fd, tracker_fd, *inherited]
     for _ in range(2):
         server = _server_for(starter, fixed, variables)
@@ -246,6 +249,7 @@ def start(body: Buffer, inherited: list[int], pool_fd: int, tracker_fd: int) -> 
             None if variables == server.variables else variables,
             standard,
             tuple(inherited),
+            follows,
         )
         try:
             return _order(starter, server, order, fds, body)
@@ -343,12 +347,11 @@ class _Parts:
             del self._parts[0]
 
 
-def _is_open(fd: int) -> bool:
+def _survives_exec(fd: int) -> bool:
     try:
-        os.fstat(fd)
+        return os.get_inheritable(fd)
     except OSError:
         return False
-    return True
 
 
 def _receive_answer(line: socket.socket) -> int:

@@ -375,7 +375,6 @@ if __name__ == "__main__":
     assert new_in_shm() == set()
 
 
-@pytest.mark.xfail(reason="the thread that watches the head is stopped, too")
 def test_a_stopped_child_is_gone_after_the_head_was_killed(start_program: Any) -> None:
     program = start_program(HEAD.format(targets="[(leaf, (), 1)]"), "wait", "not daemonic")
     pid = int(program.stdout.readline())
