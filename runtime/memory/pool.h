@@ -182,8 +182,8 @@ uint32_t dragon_pool_number(const struct dragon_pool *pool);
 int dragon_pool_fd(const struct dragon_pool *pool);
 
 /* Memory in the pool's header for what its owner puts there, zero at first,
- * aligned to 64 bytes: the node keeps its table of processes in it. The same
- * offset in every process. */
+ * aligned to 64 bytes: the node keeps its table of processes in it, a pool without
+ * a node its members. The same offset in every process. */
 void *dragon_pool_root(struct dragon_pool *pool);
 #define DRAGON_POOL_ROOT_BYTES 2304
 

@@ -41,7 +41,11 @@ int dragon_os_map(int fd, uint64_t size_bytes, void **base_out);
 /* Private zero memory that is taken from the system page by page as it is used. */
 int dragon_os_reserve(uint64_t size_bytes, void **base_out);
 
-/* Undo either of the two: the same base and size. */
+/* The same, and a forked copy of the process finds it zero again. -EINVAL: the system
+ * cannot (Linux before 4.14). */
+int dragon_os_reserve_unforked(uint64_t size_bytes, void **base_out);
+
+/* Undo any of the three: the same base and size. */
 void dragon_os_unmap(void *base, uint64_t size_bytes);
 
 /* Make sure that the range has memory behind it, so that touching it cannot
@@ -55,6 +59,23 @@ int dragon_os_decommit(int fd, uint64_t offset, uint64_t size_bytes);
 /* How much a file in memory could grow and be mapped: the least of physical
  * memory, RLIMIT_FSIZE and a quarter of RLIMIT_AS. Bytes. Cheap. */
 uint64_t dragon_os_memory_limit(void);
+
+/* ---- signs of life ---- */
+
+/* Lock a byte of fd's file until dragon_os_life_end or the end of the calling process's
+ * memory: by exec, exit, or a kill, by then that its parent learns of it. No descriptor
+ * stays open for it, so a program that closes those of others does not end it, and a
+ * forked copy of the process has no part in it (but for one that another thread forks at
+ * the very moment: the lock lasts until both have ended). -EAGAIN: it is locked, perhaps
+ * by this process. -EINVAL, -ENOENT, -EACCES, ...: the system cannot (no /proc), or fd
+ * may not be opened again. */
+int dragon_os_life_begin(int fd, uint64_t byte, void **life_out);
+
+/* Unlock it. */
+void dragon_os_life_end(void *life);
+
+/* True if anybody has the byte locked, or the system does not tell. */
+bool dragon_os_life_goes_on(int fd, uint64_t byte);
 
 /* ---- sleeping ---- */
 

@@ -129,6 +129,22 @@ int dragon_os_reserve(uint64_t size_bytes, void **base_out)
     return 0;
 }
 
+int dragon_os_reserve_unforked(uint64_t size_bytes, void **base_out)
+{
+    void *base = NULL;
+    int r = dragon_os_reserve(size_bytes, &base);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    if (madvise(base, size_bytes, MADV_WIPEONFORK) < 0) {
+        r = dragon_error_origin(-errno);
+        munmap(base, size_bytes);
+        return r;
+    }
+    *base_out = base;
+    return 0;
+}
+
 void dragon_os_unmap(void *base, uint64_t size_bytes)
 {
     munmap(base, size_bytes);
@@ -177,6 +193,69 @@ uint64_t dragon_os_memory_limit(void)
     if (sysinfo(&info) == 0)
         limit = smaller(limit, (uint64_t)info.totalram * info.mem_unit);
     return smaller(limit, resource_limit(RLIMIT_FSIZE));
+}
+
+/* ---- signs of life ---- */
+
+/* The lock belongs to an open file, and that lives as long as a mapping of it. A
+ * mapping cannot be closed by number, and forks leave this one out. */
+#define LIFE_BYTES 4096
+
+static struct flock lock_of(uint64_t byte)
+{
+    return (struct flock){
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+}
+
+/* The file of fd, opened another time: a lock is not shared with who has fd. */
+static int open_again(int fd, int *fd_out)
+{
+    char path[32];
+    int again;
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    again = open(path, O_RDWR | O_CLOEXEC);
+    if (again < 0)
+        return dragon_error_origin(-errno);
+    *fd_out = again;
+    return 0;
+}
+
+int dragon_os_life_begin(int fd, uint64_t byte, void **life_out)
+{
+    struct flock lock = lock_of(byte);
+    int again = -1, r = open_again(fd, &again);
+    void *life;
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    life = mmap(NULL, LIFE_BYTES, PROT_NONE, MAP_SHARED, again, 0);
+    if (life == MAP_FAILED) {
+        r = dragon_error_origin(-errno);
+        goto close_again;
+    }
+    if (madvise(life, LIFE_BYTES, MADV_DONTFORK) < 0 || fcntl(again, F_OFD_SETLK, &lock) < 0) {
+        r = dragon_error_origin(-errno);
+        munmap(life, LIFE_BYTES);
+        goto close_again;
+    }
+    *life_out = life;
+
+close_again:
+    close(again);
+    return r;
+}
+
+void dragon_os_life_end(void *life)
+{
+    munmap(life, LIFE_BYTES);
+}
+
+bool dragon_os_life_goes_on(int fd, uint64_t byte)
+{
+    struct flock lock = lock_of(byte);
+
+    return fcntl(fd, F_OFD_GETLK, &lock) < 0 || lock.l_type != F_UNLCK;
 }
 
 /* ---- sleeping ---- */
