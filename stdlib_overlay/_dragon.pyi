@@ -331,13 +331,16 @@ class Pool:
         """Return whether the file of that name is this pool's."""
 
     def alloc(self, size: int, label: int = 0, /) -> Allocation:
-        """Take a block of size bytes; label: 0 to 3, for `blocks`. PoolFull."""
+        """Take a block of size bytes; label: 0 to 3, for `blocks`, or ALLOC_HELD. PoolFull."""
 
     def alloc_wait(self, size: int, timeout: float | None, label: int = 0, /) -> Allocation | None:
         """Take a block of size bytes, waiting for room; None: none in time. PoolFull."""
 
     def find(self, offset: int, generation: int, /) -> Allocation:
-        """Use the block that another process named by its `place`. StaleHandle."""
+        """Use the block that another process named by its `place`; it is shared. StaleHandle."""
+
+    def has(self, offset: int, generation: int, /) -> bool:
+        """Return whether there is such a block."""
 
     def statistics(self) -> _PoolStatistics:
         """Measure the pool. Looks at each block."""
@@ -364,6 +367,12 @@ class Allocation:
     def detach(self) -> None:
         """Forget the block without freeing it. StaleHandle: it was freed."""
 
+    def share(self) -> None:
+        """Let the block stay when this process ends."""
+
+    def hold(self) -> None:
+        """Let the block be freed if this process ends before it gives it away."""
+
     def place(self) -> tuple[int, int]:
         """Return offset and generation of the block in its pool."""
 
@@ -376,6 +385,7 @@ class Allocation:
     def n_views(self) -> int:
         """Return how many views of it exist here."""
 
+ALLOC_HELD: int  # in the place of a label: held by this process, freed if it is killed
 BARRIER_MAX_PARTIES: int
 BARRIER_PASSED: int  # outcomes of Channel.barrier_*
 BARRIER_LAST: int

@@ -7,6 +7,10 @@
  * A message is the sender's two words and its bytes: in the slot if they fit,
  * otherwise in a block of the channel's pool, which becomes the receiver's. A
  * third kind carries only the description of memory in another pool.
+ *
+ * A block that is copied into is held by its process, stays the sender's on the way,
+ * and becomes the receiver's, as docs/channel.md says. One that the program has
+ * allocated is nobody's until it is received.
  */
 #include "channel.h"
 #include "pool.h"
@@ -32,9 +36,6 @@ struct words {
     uint64_t size_bytes; /* of the payload */
 };
 
-/* AllocType.CHANNEL_BUFFER, until it is received. */
-#define IN_FLIGHT (DRAGON_HOLDER_LABELLED + 2)
-
 #define SLOT_BYTES (DRAGON_MESSAGE_INLINE_BYTES - sizeof(struct words))
 
 /* ---- state ---- */
@@ -53,6 +54,16 @@ static PyObject *raise_destroyed(struct dragon_py_channel *self)
 {
     PyErr_SetString(state_of(self)->destroyed, "the channel was destroyed");
     return NULL;
+}
+
+/* Before an operation: who is to hold the block of its message, or the role if this
+ * process cannot. Rings that the operation makes or leaves are held likewise. */
+static uint32_t take_part(struct dragon_py_channel *self, uint32_t role)
+{
+    uint32_t holder = dragon_py_pool_holder((struct dragon_py_pool *)self->pool, role);
+
+    self->channel.holder = holder == role ? DRAGON_HOLDER_OBJECT : holder;
+    return holder;
 }
 
 int dragon_py_channel_require(struct dragon_py_channel *self)
@@ -220,6 +231,7 @@ static PyObject *channel_destroy(struct dragon_py_channel *self, PyObject *Py_UN
 
     if (dragon_py_channel_require(self) < 0)
         return NULL;
+    take_part(self, DRAGON_HOLDER_SHARED);
     if (!dragon_channel_destroy(&self->channel))
         return raise_destroyed(self);
     dragon_py_channel_end_sync(self);
@@ -251,9 +263,8 @@ static void write_words(struct dragon_message *message, const struct words *word
     message->size_bytes = sizeof *words;
 }
 
-/* 0; DRAGON_CHANNEL_FULL; -1 with an exception. */
-static int send_message(struct dragon_py_channel *self, const struct dragon_message *message,
-                        int64_t deadline_ns)
+static int send_until(struct dragon_py_channel *self, const struct dragon_message *message,
+                      int64_t deadline_ns)
 {
     int r = dragon_channel_try_send(&self->channel, message);
 
@@ -264,6 +275,18 @@ static int send_message(struct dragon_py_channel *self, const struct dragon_mess
             Py_END_ALLOW_THREADS
         } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_FULL, deadline_ns));
     }
+    return r;
+}
+
+/* 0; DRAGON_CHANNEL_FULL; -1 with an exception. */
+static int send_message(struct dragon_py_channel *self, const struct dragon_message *message,
+                        int64_t deadline_ns)
+{
+    int r = send_until(self, message, deadline_ns);
+
+    if (r == DRAGON_CHANNEL_POOL_FULL &&
+        dragon_py_pool_take_back((struct dragon_py_pool *)self->pool))
+        r = send_until(self, message, deadline_ns);
     dragon_py_poller_update(self->poller);
     return r == 0 || r == DRAGON_CHANNEL_FULL ? r : dragon_py_channel_fail(self, r, "send");
 }
@@ -273,6 +296,7 @@ static int send_in_slot(struct dragon_py_channel *self, uint32_t kind, const str
 {
     struct dragon_message message = {.kind = kind};
 
+    take_part(self, DRAGON_HOLDER_SHARED);
     write_words(&message, words);
     memcpy(message.bytes + sizeof *words, payload, words->size_bytes);
     message.size_bytes += (uint32_t)words->size_bytes;
@@ -298,9 +322,12 @@ static int send_copy(struct dragon_py_channel *self, const struct words *words, 
 {
     struct dragon_pool *pool = pool_of(self);
     struct dragon_handle handle;
+    uint32_t holder = take_part(self, DRAGON_PY_MESSAGE_ROLE);
     int r;
 
-    r = dragon_pool_alloc(pool, words->size_bytes, IN_FLIGHT, &handle);
+    r = dragon_pool_alloc(pool, words->size_bytes, holder, &handle);
+    if (r != 0 && dragon_py_pool_take_back((struct dragon_py_pool *)self->pool))
+        r = dragon_pool_alloc(pool, words->size_bytes, holder, &handle);
     if (r == DRAGON_POOL_FULL) {
         dragon_py_raise_pool_full(state_of(self), pool, words->size_bytes, "send");
         return -1;
@@ -378,6 +405,7 @@ static PyObject *channel_send_block(struct dragon_py_channel *self, PyObject *ar
         r = -EBADMSG;
     if (r < 0)
         return dragon_py_raise(state_of(self), r, "send");
+    take_part(self, DRAGON_HOLDER_SHARED);
     words = (struct words){hints, client_id, size_bytes};
     return sent(send_block(self, &words, &handle, deadline_ns));
 }
@@ -409,14 +437,16 @@ static PyObject *channel_send_name(struct dragon_py_channel *self, PyObject *arg
 
 /* ---- receiving ---- */
 
-/* The block of a message as the caller's. Drops it if it cannot be had. */
+/* The block of a message, which holder holds, as the caller's. Drops it if it cannot be
+ * had. */
 static PyObject *take_block(struct dragon_py_channel *self, const struct dragon_message *message,
-                            const struct words *words)
+                            const struct words *words, uint32_t holder)
 {
     struct dragon_pool *pool = pool_of(self);
     struct dragon_handle handle =
         dragon_pool_handle(pool, message->block_offset, message->block_generation);
-    PyObject *block = dragon_py_allocation_new((struct dragon_py_pool *)self->pool, &handle);
+    PyObject *block =
+        dragon_py_allocation_new((struct dragon_py_pool *)self->pool, &handle, holder);
 
     if (block && (uint64_t)PyObject_Size(block) < words->size_bytes) {
         Py_CLEAR(block);
@@ -428,7 +458,8 @@ static PyObject *take_block(struct dragon_py_channel *self, const struct dragon_
 }
 
 /* (payload, size, hints, client_id, is_name) */
-static PyObject *unpack(struct dragon_py_channel *self, const struct dragon_message *message)
+static PyObject *unpack(struct dragon_py_channel *self, const struct dragon_message *message,
+                        uint32_t holder)
 {
     struct words words;
     PyObject *payload;
@@ -437,7 +468,7 @@ static PyObject *unpack(struct dragon_py_channel *self, const struct dragon_mess
         return dragon_py_raise(state_of(self), -EBADMSG, "receive");
     memcpy(&words, message->bytes, sizeof words);
     if (dragon_message_has_block(message))
-        payload = take_block(self, message, &words);
+        payload = take_block(self, message, &words, holder);
     else if (words.size_bytes == message->size_bytes - sizeof words)
         payload = PyBytes_FromStringAndSize((const char *)message->bytes + sizeof words,
                                             (Py_ssize_t)words.size_bytes);
@@ -464,15 +495,15 @@ int dragon_py_channel_enter_blocked(struct dragon_py_channel *self)
 }
 
 /* Outcomes of dragon_channel_receive; -1 with an exception. */
-static int wait_and_receive(struct dragon_py_channel *self, struct dragon_message *message_out,
-                            int64_t deadline_ns)
+static int wait_and_receive(struct dragon_py_channel *self, uint32_t holder,
+                            struct dragon_message *message_out, int64_t deadline_ns)
 {
     int place = dragon_py_channel_enter_blocked(self);
     int r;
 
     do {
         Py_BEGIN_ALLOW_THREADS
-        r = dragon_channel_receive(&self->channel, DRAGON_HOLDER_SHARED, message_out,
+        r = dragon_channel_receive(&self->channel, holder, message_out,
                                    dragon_py_next_look(deadline_ns));
         Py_END_ALLOW_THREADS
     } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
@@ -491,13 +522,15 @@ static PyObject *channel_receive(struct dragon_py_channel *self, PyObject *timeo
 {
     struct dragon_message message;
     int64_t deadline_ns;
+    uint32_t holder;
     int r;
 
     if (dragon_py_channel_require(self) < 0 || dragon_py_deadline(timeout, &deadline_ns) < 0)
         return NULL;
-    r = dragon_channel_try_receive(&self->channel, DRAGON_HOLDER_SHARED, &message);
+    holder = take_part(self, DRAGON_HOLDER_SHARED);
+    r = dragon_channel_try_receive(&self->channel, holder, &message);
     if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE))
-        r = wait_and_receive(self, &message, deadline_ns);
+        r = wait_and_receive(self, holder, &message, deadline_ns);
     dragon_py_poller_update(self->poller);
     if (r == DRAGON_CHANNEL_EMPTY)
         Py_RETURN_NONE;
@@ -505,7 +538,7 @@ static PyObject *channel_receive(struct dragon_py_channel *self, PyObject *timeo
         dragon_py_channel_fail(self, r, "receive");
         return NULL;
     }
-    return unpack(self, &message);
+    return unpack(self, &message, holder);
 }
 
 /* ---- looking ---- */

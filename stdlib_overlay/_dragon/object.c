@@ -2,6 +2,7 @@
 
 #include "block.h"
 #include "codec.h"
+#include "pool.h"
 
 #include "memory/pool.h"
 
@@ -203,6 +204,7 @@ static PyObject *before_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(un
     for (struct dragon_py_object *o = first_open; o; o = o->next)
         dragon_object_keep(&o->object);
     dragon_py_block_before_fork();
+    dragon_py_allocation_before_fork();
     Py_RETURN_NONE;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/deadline.h"
 #include "memory/pool.h"
+#include "node/node.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -20,7 +21,16 @@ struct allocation {
     uint64_t size_bytes;
     Py_ssize_t n_views;
     bool is_freed_with_last_view;
+    bool is_held; /* by this process; then it is in the list */
+    struct allocation *next;
+    struct allocation *previous;
 };
+
+/* In the place of a label: held by this process. */
+#define HELD DRAGON_HOLDER_N_LABELS
+
+/* The blocks that this process holds. Guarded by the GIL. */
+static struct allocation *first_held;
 
 /* ---- Pool ---- */
 
@@ -36,6 +46,7 @@ static PyObject *wrap_pool(PyTypeObject *type, struct dragon_pool *pool, bool is
     }
     self->pool = pool;
     self->is_nodes = is_nodes;
+    dragon_member_init(&self->member, pool);
     self->weak_references = NULL;
     return (PyObject *)self;
 }
@@ -69,6 +80,12 @@ static PyObject *pool_create(PyTypeObject *type, PyObject *args)
     r = dragon_pool_make_named(name, &options, &pool);
     if (r < 0)
         return dragon_py_raise(dragon_py_state_of(type), r, name);
+    r = dragon_members_init(pool);
+    if (r < 0) {
+        dragon_pool_unlink(name);
+        dragon_pool_close(pool);
+        return dragon_py_raise(dragon_py_state_of(type), r, name);
+    }
     return wrap_pool(type, pool, false);
 }
 
@@ -120,7 +137,92 @@ static PyObject *pool_unlink(PyTypeObject *type, PyObject *args)
     Py_RETURN_NONE;
 }
 
-PyObject *dragon_py_allocation_new(struct dragon_py_pool *self, const struct dragon_handle *handle)
+/* ---- who holds blocks ---- */
+
+uint32_t dragon_py_pool_holder(struct dragon_py_pool *self, uint32_t role)
+{
+    struct dragon_node *node;
+    uint32_t holder;
+
+    if (!self->is_nodes)
+        return dragon_member_holder(&self->member, &holder) == 0 ? holder : role;
+    node = dragon_node_current();
+    return node && dragon_node_holder(node, &holder) == 0 ? holder : role;
+}
+
+bool dragon_py_pool_take_back(struct dragon_py_pool *self)
+{
+    uint64_t n_freed;
+
+    if (self->is_nodes)
+        return false;
+    Py_BEGIN_ALLOW_THREADS
+    n_freed = dragon_members_sweep(self->pool);
+    Py_END_ALLOW_THREADS
+    return n_freed != 0;
+}
+
+static bool is_process(uint32_t holder)
+{
+    return holder >= DRAGON_HOLDER_FIRST_SLOT;
+}
+
+static void enlist(struct allocation *self)
+{
+    self->is_held = true;
+    self->previous = NULL;
+    self->next = first_held;
+    if (first_held)
+        first_held->previous = self;
+    first_held = self;
+}
+
+/* This object has nothing to do with the block's holder any more. */
+static void delist(struct allocation *self)
+{
+    if (!self->is_held)
+        return;
+    self->is_held = false;
+    if (self->previous)
+        self->previous->next = self->next;
+    else
+        first_held = self->next;
+    if (self->next)
+        self->next->previous = self->previous;
+}
+
+/* -EBADMSG: another process has freed it. */
+static int share(struct allocation *self)
+{
+    struct dragon_py_pool *pool = (struct dragon_py_pool *)self->pool;
+    uint32_t before;
+
+    delist(self);
+    return dragon_pool_hold(pool->pool, &self->handle, DRAGON_HOLDER_SHARED, &before);
+}
+
+void dragon_py_allocation_before_fork(void)
+{
+    while (first_held)
+        (void)share(first_held); /* one that is gone cannot be used by the copy either */
+}
+
+/* A block that others can name is shared, whoever holds it: what was found by its name
+ * is to stay. The labels and the other roles stay. */
+static int share_found(struct dragon_pool *pool, const struct dragon_handle *handle)
+{
+    uint64_t at = handle->offset, size_bytes;
+    struct dragon_handle found;
+    uint32_t holder;
+
+    if (!dragon_pool_next(pool, &at, &found, &size_bytes, &holder) ||
+        !dragon_handle_is_same(&found, handle))
+        return -EBADMSG;
+    return is_process(holder) ? dragon_pool_hold(pool, handle, DRAGON_HOLDER_SHARED, &holder) : 0;
+}
+
+PyObject *dragon_py_allocation_new(struct dragon_py_pool *self, const struct dragon_handle *handle,
+                                   uint32_t holder)
 {
     struct dragon_py_state *state = dragon_py_state_of(Py_TYPE(self));
     struct allocation *allocation;
@@ -140,12 +242,19 @@ PyObject *dragon_py_allocation_new(struct dragon_py_pool *self, const struct dra
     allocation->size_bytes = size_bytes;
     allocation->n_views = 0;
     allocation->is_freed_with_last_view = false;
+    allocation->is_held = false;
+    if (is_process(holder))
+        enlist(allocation);
     return (PyObject *)allocation;
 }
 
 /* The holder that a label stands for. -1 with an exception. */
-static int holder_of(unsigned int label, uint32_t *holder_out)
+static int holder_of(struct dragon_py_pool *self, unsigned int label, uint32_t *holder_out)
 {
+    if (label == HELD) {
+        *holder_out = dragon_py_pool_holder(self, DRAGON_PY_MESSAGE_ROLE);
+        return 0;
+    }
     if (label >= DRAGON_HOLDER_N_LABELS) {
         PyErr_Format(PyExc_ValueError, "there is no label %u", label);
         return -1;
@@ -169,7 +278,7 @@ static bool has_all_blocks(struct dragon_pool *pool)
 }
 
 static PyObject *allocated(struct dragon_py_pool *self, int r, uint64_t size_bytes,
-                           const struct dragon_handle *handle)
+                           const struct dragon_handle *handle, uint32_t holder)
 {
     struct dragon_py_state *state = dragon_py_state_of(Py_TYPE(self));
     PyObject *allocation;
@@ -180,15 +289,27 @@ static PyObject *allocated(struct dragon_py_pool *self, int r, uint64_t size_byt
         return dragon_py_raise_no_memory(state, self->pool, size_bytes, r, "alloc");
     if (r < 0)
         return dragon_py_raise(state, r, "alloc");
-    allocation = dragon_py_allocation_new(self, handle);
+    allocation = dragon_py_allocation_new(self, handle, holder);
     if (!allocation)
         dragon_pool_free(self->pool, handle);
     return allocation;
 }
 
+/* As dragon_pool_alloc; the pool is not full before the dead have given back. */
+static int alloc_now(struct dragon_py_pool *self, uint64_t size_bytes, uint32_t holder,
+                     struct dragon_handle *handle_out)
+{
+    int r = dragon_pool_alloc(self->pool, size_bytes, holder, handle_out);
+
+    if (r != 0 && dragon_py_pool_take_back(self))
+        r = dragon_pool_alloc(self->pool, size_bytes, holder, handle_out);
+    return r;
+}
+
 PyDoc_STRVAR(alloc_doc,
              "alloc(size, label=0, /)\n--\n\n"
-             "A block of size bytes; label, 0 to 3, is for whoever walks over the blocks.\n\n"
+             "A block of size bytes; label, 0 to 3, is for whoever walks over the blocks. With\n"
+             "ALLOC_HELD instead it is freed if this process ends before it gives it away.\n\n"
              "Raises:\n"
              "    PoolFull: there is no room, or all blocks that the pool may have exist.");
 
@@ -202,10 +323,10 @@ static PyObject *pool_alloc(struct dragon_py_pool *self, PyObject *args)
     int r;
 
     if (!PyArg_ParseTuple(args, "O|I:alloc", &size, &label) || parse_size(size, &size_bytes) < 0 ||
-        holder_of(label, &holder) < 0)
+        holder_of(self, label, &holder) < 0)
         return NULL;
-    r = dragon_pool_alloc(self->pool, size_bytes, holder, &handle);
-    return allocated(self, r, size_bytes, &handle);
+    r = alloc_now(self, size_bytes, holder, &handle);
+    return allocated(self, r, size_bytes, &handle, holder);
 }
 
 PyDoc_STRVAR(alloc_wait_doc,
@@ -227,9 +348,9 @@ static PyObject *pool_alloc_wait(struct dragon_py_pool *self, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "OO|I:alloc_wait", &size, &timeout, &label) ||
         dragon_py_deadline(timeout, &deadline_ns) < 0 || parse_size(size, &size_bytes) < 0 ||
-        holder_of(label, &holder) < 0)
+        holder_of(self, label, &holder) < 0)
         return NULL;
-    r = dragon_pool_alloc(self->pool, size_bytes, holder, &handle);
+    r = alloc_now(self, size_bytes, holder, &handle);
     while (r == DRAGON_POOL_FULL && !has_all_blocks(self->pool)) {
         /* A signal that arrives just before a sleep interrupts nothing. */
         look_ns = dragon_deadline_earlier(deadline_ns, dragon_deadline_after_ns(DRAGON_NS_PER_S));
@@ -240,26 +361,48 @@ static PyObject *pool_alloc_wait(struct dragon_py_pool *self, PyObject *args)
             break;
         if (PyErr_CheckSignals() < 0)
             return NULL;
-        if (r == DRAGON_POOL_TIMEOUT && dragon_deadline_passed(deadline_ns))
+        if (!dragon_py_pool_take_back(self) && r == DRAGON_POOL_TIMEOUT &&
+            dragon_deadline_passed(deadline_ns))
             Py_RETURN_NONE;
         r = DRAGON_POOL_FULL;
     }
-    return allocated(self, r, size_bytes, &handle);
+    return allocated(self, r, size_bytes, &handle, holder);
 }
 
 PyDoc_STRVAR(find_doc, "find(offset, generation, /)\n--\n\n"
-                       "The block that another process named. Raises StaleHandle.");
+                       "The block that another process named, which from now on stays until\n"
+                       "somebody frees it. Raises StaleHandle.");
 
 static PyObject *pool_find(struct dragon_py_pool *self, PyObject *args)
 {
     struct dragon_handle handle;
     unsigned long long offset;
     unsigned int generation;
+    int r;
 
     if (!PyArg_ParseTuple(args, "KI:find", &offset, &generation))
         return NULL;
     handle = dragon_pool_handle(self->pool, offset, generation);
-    return dragon_py_allocation_new(self, &handle);
+    r = share_found(self->pool, &handle);
+    if (r < 0)
+        return dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, "MemoryAlloc");
+    return dragon_py_allocation_new(self, &handle, DRAGON_HOLDER_SHARED);
+}
+
+PyDoc_STRVAR(has_doc, "has(offset, generation, /)\n--\n\nTrue if there is such a block.");
+
+static PyObject *pool_has(struct dragon_py_pool *self, PyObject *args)
+{
+    struct dragon_handle handle;
+    unsigned long long offset;
+    unsigned int generation;
+    uint64_t size_bytes;
+    void *address;
+
+    if (!PyArg_ParseTuple(args, "KI:has", &offset, &generation))
+        return NULL;
+    handle = dragon_pool_handle(self->pool, offset, generation);
+    return PyBool_FromLong(dragon_pool_resolve(self->pool, &handle, &address, &size_bytes) == 0);
 }
 
 PyObject *dragon_py_pool_statistics(struct dragon_pool *pool)
@@ -284,13 +427,16 @@ PyDoc_STRVAR(statistics_doc,
 
 static PyObject *pool_statistics(struct dragon_py_pool *self, PyObject *Py_UNUSED(unused))
 {
+    dragon_py_pool_take_back(self);
     return dragon_py_pool_statistics(self->pool);
 }
 
 /* What a block is to those who list blocks: the label that it was allocated with,
- * or what its holder says. */
+ * or what its holder says. A process holds what it sends or has received. */
 static uint32_t label_of(uint32_t holder)
 {
+    if (is_process(holder))
+        return DRAGON_PY_LABEL_MESSAGE;
     if (holder >= DRAGON_HOLDER_LABELLED &&
         holder < DRAGON_HOLDER_LABELLED + DRAGON_HOLDER_N_LABELS)
         return holder - DRAGON_HOLDER_LABELLED;
@@ -319,6 +465,7 @@ static PyObject *pool_blocks(struct dragon_py_pool *self, PyObject *Py_UNUSED(un
 
     if (!list)
         return NULL;
+    dragon_py_pool_take_back(self);
     while (dragon_pool_next(self->pool, &offset, &handle, &size_bytes, &holder)) {
         block = Py_BuildValue("(KII)", (unsigned long long)handle.offset,
                               (unsigned int)handle.generation, (unsigned int)label_of(holder));
@@ -359,6 +506,7 @@ static PyObject *pool_free_blocks(struct dragon_py_pool *self, PyObject *Py_UNUS
 {
     PyObject *sizes = PyDict_New();
 
+    dragon_py_pool_take_back(self);
     if (sizes)
         dragon_pool_free_blocks(self->pool, add_free_blocks, sizes);
     if (PyErr_Occurred())
@@ -398,6 +546,7 @@ static void pool_dealloc(struct dragon_py_pool *self)
 
     if (self->weak_references)
         PyObject_ClearWeakRefs((PyObject *)self);
+    dragon_member_leave(&self->member);
     if (!self->is_nodes)
         dragon_pool_close(self->pool);
     PyObject_Free(self);
@@ -418,6 +567,7 @@ static PyMethodDef pool_methods[] = {
     {"alloc", (PyCFunction)pool_alloc, METH_VARARGS, alloc_doc},
     {"alloc_wait", (PyCFunction)pool_alloc_wait, METH_VARARGS, alloc_wait_doc},
     {"find", (PyCFunction)pool_find, METH_VARARGS, find_doc},
+    {"has", (PyCFunction)pool_has, METH_VARARGS, has_doc},
     {"statistics", (PyCFunction)pool_statistics, METH_NOARGS, statistics_doc},
     {"blocks", (PyCFunction)pool_blocks, METH_NOARGS, blocks_doc},
     {"free_blocks", (PyCFunction)pool_free_blocks, METH_NOARGS, free_blocks_doc},
@@ -469,6 +619,7 @@ static void allocation_release_buffer(struct allocation *self, Py_buffer *Py_UNU
     self->n_views--;
     if (self->n_views == 0 && self->is_freed_with_last_view) {
         self->is_freed_with_last_view = false;
+        delist(self);
         (void)dragon_pool_free(pool->pool, &self->handle); /* stale: another process was faster */
     }
 }
@@ -496,6 +647,35 @@ static PyObject *allocation_free(struct allocation *self, PyObject *Py_UNUSED(un
         return dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, "free");
     self->is_freed_with_last_view = self->n_views > 0;
     self->address = NULL;
+    if (!self->is_freed_with_last_view)
+        delist(self);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(share_doc, "share()\n--\n\n"
+                        "Let the block stay when this process ends: others are to learn of it.");
+
+static PyObject *allocation_share(struct allocation *self, PyObject *Py_UNUSED(unused))
+{
+    if (self->is_held)
+        (void)share(self); /* stale: who looks for it will be told */
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(hold_doc, "hold()\n--\n\n"
+                       "Let the block be freed if this process ends before it gives it away:\n"
+                       "nobody else is to know of it.");
+
+static PyObject *allocation_hold(struct allocation *self, PyObject *Py_UNUSED(unused))
+{
+    struct dragon_py_pool *pool = (struct dragon_py_pool *)self->pool;
+    uint32_t holder = dragon_py_pool_holder(pool, DRAGON_HOLDER_SHARED), before;
+
+    if (require_block(self) < 0)
+        return NULL;
+    if (!self->is_held && is_process(holder) &&
+        dragon_pool_hold(pool->pool, &self->handle, holder, &before) == 0)
+        enlist(self);
     Py_RETURN_NONE;
 }
 
@@ -520,6 +700,7 @@ static PyObject *allocation_detach(struct allocation *self, PyObject *Py_UNUSED(
     if (require_block(self) < 0)
         return NULL;
     self->address = NULL;
+    delist(self);
     Py_RETURN_NONE;
 }
 
@@ -547,6 +728,7 @@ static void allocation_dealloc(struct allocation *self)
 {
     PyTypeObject *type = Py_TYPE(self);
 
+    delist(self);
     Py_DECREF(self->pool);
     PyObject_Free(self);
     Py_DECREF(type);
@@ -554,6 +736,8 @@ static void allocation_dealloc(struct allocation *self)
 
 static PyMethodDef allocation_methods[] = {
     {"free", (PyCFunction)allocation_free, METH_NOARGS, free_doc},
+    {"share", (PyCFunction)allocation_share, METH_NOARGS, share_doc},
+    {"hold", (PyCFunction)allocation_hold, METH_NOARGS, hold_doc},
     {"detach", (PyCFunction)allocation_detach, METH_NOARGS, detach_doc},
     {"place", (PyCFunction)allocation_place, METH_NOARGS, place_doc},
     {"address", (PyCFunction)allocation_address, METH_NOARGS, address_doc},
@@ -585,5 +769,7 @@ int dragon_py_pool_add(PyObject *module)
 
     state->pool_type = dragon_py_add_type(module, &pool_spec, NULL);
     state->allocation_type = dragon_py_add_type(module, &allocation_spec, NULL);
-    return state->pool_type && state->allocation_type ? 0 : -1;
+    if (!state->pool_type || !state->allocation_type)
+        return -1;
+    return PyModule_AddIntConstant(module, "ALLOC_HELD", HELD);
 }

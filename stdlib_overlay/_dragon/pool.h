@@ -7,13 +7,15 @@
 #include "module.h"
 
 #include "memory/handle.h"
+#include "process/members.h"
 
 struct dragon_pool;
 
 struct dragon_py_pool {
     PyObject_HEAD
     struct dragon_pool *pool;
-    bool is_nodes; /* not to be closed */
+    bool is_nodes;               /* not to be closed, and its processes are the node's */
+    struct dragon_member member; /* of another pool */
     PyObject *weak_references;
 };
 
@@ -30,6 +32,27 @@ enum dragon_py_label {
  * exception. */
 PyObject *dragon_py_pool_statistics(struct dragon_pool *pool);
 
-/* A live block of self as a _dragon.Allocation. NULL with an exception
- * (StaleHandle); the block stays as it is. */
-PyObject *dragon_py_allocation_new(struct dragon_py_pool *self, const struct dragon_handle *handle);
+/* Who holds the block of a message that its process cannot hold: nobody frees it if
+ * that process is killed. */
+#define DRAGON_PY_MESSAGE_ROLE (DRAGON_HOLDER_LABELLED + DRAGON_PY_LABEL_MESSAGE)
+
+/* Who is to hold a block while it is in this process's hands, so that it comes back
+ * if the process is killed; role: where that cannot be had. Asked each time: a forked
+ * copy of a process is somebody else. With the GIL. */
+uint32_t dragon_py_pool_holder(struct dragon_py_pool *self, uint32_t role);
+
+/* Take back what processes held that were killed; true if that freed anything. Releases
+ * the GIL meanwhile. Costs little if there is nothing: before an answer that depends on
+ * it. The node's pool: false, its supervisor does it. */
+bool dragon_py_pool_take_back(struct dragon_py_pool *self);
+
+/* A live block of self as a _dragon.Allocation. holder: who holds it; if that is this
+ * process, the block is shared (given the role SHARED, so that it stays when the
+ * process ends) before others can learn of it. NULL with an exception (StaleHandle);
+ * the block stays as it is. */
+PyObject *dragon_py_allocation_new(struct dragon_py_pool *self, const struct dragon_handle *handle,
+                                   uint32_t holder);
+
+/* Before a fork: the copy will see the memory of the blocks that this process holds,
+ * so they are shared. */
+void dragon_py_allocation_before_fork(void);

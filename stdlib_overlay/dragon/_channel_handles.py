@@ -254,7 +254,7 @@ class ChannelSendH(_Handle):
         with msg.bytes_memview() as source:
             memory = dest._memory
             if isinstance(memory, MemoryAlloc) and memory.size == 0 and source.nbytes:
-                dest._memory = memory.pool.alloc(source.nbytes)
+                dest._memory = memory.pool._alloc_message(source.nbytes, 0)
                 memory.free()
             dest._fill(source)
         dest.hints, dest.clientid = msg.hints, msg.clientid
@@ -529,7 +529,7 @@ def _rest(seconds: float | None, begin: float) -> float | None:
 
 def _copy_in(pool: MemoryPool, data: memoryview, seconds: float | None) -> MemoryAlloc:
     """A copy in a block of pool; waits for room."""
-    memory = pool.alloc_blocking(data.nbytes, seconds)
+    memory = pool._alloc_message(data.nbytes, seconds)
     with memory.get_memview() as view:
         view[:] = data
     return memory

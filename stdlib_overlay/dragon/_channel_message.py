@@ -17,7 +17,8 @@ class Message(Context):
     """Bytes to send, or received, with two numbers of the sender's own.
 
     Made by ``create_alloc``, ``create_from_mem``, ``create_empty`` and ``ChannelRecvH.recv``. A
-    message has its memory until it is destroyed or given away; nothing else frees it.
+    message has its memory until it is destroyed or given away; nothing else frees it but the end
+    of its process, and that only if it was not made from a block of the program's.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Message(Context):
         if nbytes < 0:
             raise OverflowError(f"nbytes must be at least 0, not {nbytes}")
         try:
-            memory = mpool.alloc_blocking(nbytes, timeout) if nbytes else mpool.alloc(0)
+            memory = mpool._alloc_message(nbytes, timeout)
         except TimeoutError as error:
             raise ChannelError(str(error), DragonError.TIMEOUT) from error
         except DragonPoolError as error:
@@ -131,7 +132,7 @@ class Message(Context):
             view[start:last] = bytes(last - start)
 
     def destroy(self, free_mem: bool = True) -> None:
-        """Give the memory back, or with free_mem false only forget it.
+        """Give the memory back, or with free_mem false leave it to who finds it in the pool.
 
         Views of it that exist in this process stay valid and do not show the message any more.
 
@@ -147,6 +148,8 @@ class Message(Context):
                 memory.free()
             except DragonMemoryError as error:
                 raise ChannelError(error.msg, error.lib_err) from error
+        elif isinstance(memory, MemoryAlloc):
+            memory._share()
 
     @property
     def hints(self) -> int:
@@ -209,6 +212,8 @@ def unpack(pool: MemoryPool, found: Found) -> Message:
     if not is_name:
         return Message(bytearray(payload), hints, clientid)
     try:
-        return Message(MemoryAlloc.attach(payload), hints, clientid)
+        memory = MemoryAlloc.attach(payload)
     except DragonMemoryError as error:
         raise ChannelRecvError(error.msg, error.lib_err) from error
+    memory._hold()
+    return Message(memory, hints, clientid)

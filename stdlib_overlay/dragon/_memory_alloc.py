@@ -47,6 +47,11 @@ class _NoBlock:
 
     detach = free
 
+    def share(self) -> None:
+        pass
+
+    hold = share
+
 
 _Block = _dragon.Allocation | _NoBlock
 
@@ -108,6 +113,7 @@ class MemoryAlloc:
 
     def serialize(self) -> bytes:
         """A description of the block for ``attach()``, in any process of this machine."""
+        self._block.share()
         return BlockName(self._pool._words(), *self._place, self._first, self._size).pack()
 
     def get_memview(self) -> memoryview:
@@ -255,6 +261,14 @@ class MemoryAlloc:
     def _given(self) -> None:
         """The block is somebody else's now."""
         self._block.detach()
+
+    def _hold(self) -> None:
+        """The block is the memory of a message here: it goes with this process."""
+        self._block.hold()
+
+    def _share(self) -> None:
+        """The block stays when this process ends."""
+        self._block.share()
 
     def _part(self, start: int, stop: int | None) -> tuple[int, int]:
         end = self._size if stop is None else stop

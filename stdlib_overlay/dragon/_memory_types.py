@@ -30,8 +30,8 @@ class AllocType(enum.IntEnum):
 
     A block shows the type that it was allocated with until it changes hands. What the runtime
     allocates shows as what it is: CHANNEL, an object that processes share (a channel, a lock);
-    CHANNEL_BUFFER, a message on its way that its sender has no part in any more; BOOTSTRAP, a part
-    of the runtime itself.
+    CHANNEL_BUFFER, the memory of a message, on its way or in a process; BOOTSTRAP, a part of the
+    runtime itself.
     """
 
     __module__ = _PUBLIC

@@ -3,7 +3,8 @@
 Any number of threads and processes of this user send to and receive from a channel. Works under
 ``dragon`` and under plain ``python3``; a channel is passed to another process by pickle, or by
 ``serialize()`` and ``attach()``. It exists until ``destroy()``. A process that is killed at any
-moment leaves the channel usable; at most the message it was sending or receiving is lost.
+moment leaves the channel usable; at most the message it was sending or receiving is lost, and the
+memory of the messages in its hands is freed. What it had sent arrives.
 
 Sends and receives (channel files do both), polls and ``Message.create_alloc`` wait as long as their
 time-outs say, in seconds, without the GIL, and let signal handlers run. Nothing else here waits.

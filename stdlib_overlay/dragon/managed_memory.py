@@ -6,7 +6,8 @@ that made it is killed; then ``rm /dev/shm/D<fname>M`` removes it. Under ``drago
 managed pool as well, which goes with its last process (``MemoryPool.attach_default``).
 
 A process may be killed at any moment: pool and blocks stay whole, and the blocks that it had
-allocated stay allocated.
+allocated stay allocated. The memory of messages that it had in its hands comes back: in a named
+pool when another process asks for facts, joins, or finds the pool full.
 
 ``alloc_blocking`` and ``MemoryAlloc.copy`` wait for room, as long as their time-outs say, in
 seconds, without the GIL, and let signal handlers run. ``attach_default`` waits until the node is
@@ -281,7 +282,9 @@ class MemoryPool:
             raise TypeError(f"size must be int, not {type(size).__name__}")
         if size < 0:
             raise RuntimeError(f"size must be at least 0, not {size}")
-        label = _label(alloc_type)
+        return self._alloc(size, _label(alloc_type))
+
+    def _alloc(self, size: int, label: int) -> MemoryAlloc:
         pool = self._require()
         if size == 0:
             return MemoryAlloc(self, None, 0, 0)
@@ -324,7 +327,9 @@ class MemoryPool:
             return self.alloc(size, alloc_type)
         if not isinstance(size, int):
             raise TypeError(f"size must be int, not {type(size).__name__}")
-        label = _label(alloc_type)
+        return self._alloc_blocking(size, timeout, _label(alloc_type))
+
+    def _alloc_blocking(self, size: int, timeout: float | None, label: int) -> MemoryAlloc:
         pool = self._require()
         try:
             block = pool.alloc_wait(size, timeout, label)
@@ -333,6 +338,17 @@ class MemoryPool:
         if block is None:
             raise TimeoutError(f"{self._name}: no {size} bytes in {timeout} s")
         return MemoryAlloc(self, block, 0, size)
+
+    def _alloc_message(self, size: int, timeout: float | None) -> MemoryAlloc:
+        """Memory for a message: as alloc_blocking, but it is freed if this process is killed.
+
+        Args:
+            size: bytes, at least 0.
+            timeout: seconds; None: for ever; 0: try once.
+        """
+        if _check_timeout(timeout) == 0 or size == 0:
+            return self._alloc(size, _dragon.ALLOC_HELD)
+        return self._alloc_blocking(size, timeout, _dragon.ALLOC_HELD)
 
     def alloc_from_bytes(self, source: bytes) -> MemoryAlloc:
         """A block that holds a copy of the bytes. Does not wait.
@@ -352,7 +368,7 @@ class MemoryPool:
         return block
 
     def alloc_from_id(self, id: int) -> MemoryAlloc:
-        """The block that has this ``id``.
+        """The block that has this ``id``, which stays until somebody frees it, whoever made it.
 
         Raises:
             DragonPoolError: there is none (any more), or the pool is gone or not local.
@@ -367,12 +383,10 @@ class MemoryPool:
 
     def allocation_exists(self, id: int) -> bool:
         """True if a block has this ``id``. DragonPoolError: the pool is gone or not local."""
-        self._require()
         try:
-            self.alloc_from_id(id).detach()
-        except DragonPoolError:
+            return self._require().has(id >> 32, id & 0xFFFFFFFF)
+        except (OverflowError, TypeError):
             return False
-        return True
 
     def get_allocations(self, alloc_type: AllocType | None = None) -> MemoryAllocations:
         """The blocks that there are now, all or those of one type, as they lie in memory.
