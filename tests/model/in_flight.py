@@ -6,18 +6,23 @@ stored by one word, and slots that name blocks. The rules (runtime/channel/in_fl
     send:     (the block is tagged with the sender) write the slot; head + 1
     receive:  lock; read the slot; tag the block with the receiver; tail + 1; unlock
     discard:  lock; read the slot; free the block; tail + 1; unlock
+    share:    tag the block SHARED, and only then let others know its name
     sweep d:  for each channel read tail, head and the slots between, one after the other, without
               a lock; then for each block tagged d: tag it CHANNEL if it was read, else free it. The
               number d is given to another process only when no sweep of it is under way
+
+A block that the program allocates for itself ("alloc shared") is SHARED and may be known to others
+from the beginning; it stays so until somebody has received it.
 
 All interleavings of these steps are visited (breadth first, sequentially consistent), with a
 death before any step where the setting says so; whoever has nothing else to do sweeps the dead,
 and may be killed doing so. The lock of a dead holder goes to the next one as it is.
 
-A state is wrong if a block is freed under a message or under a living process that has it; an end
-(nobody can go on, all dead are swept) if a block is live that neither a message nor a living
-process has. Only where messages are discarded (their channel was destroyed) a message may name a
-block that is gone; nobody gets it then.
+A state is wrong if a block is freed under a message, under a living process that has it, or under
+others who may know it while it was not given away; an end (nobody can go on, all dead are swept) if
+a block is live that no message, no living process and no other has. Only where messages are
+discarded (their channel was destroyed) a message may name a block that is gone; nobody gets it
+then.
 
 Senders of one channel exclude each other by a lock that is no part of this; here a channel has one
 sender at a time.
@@ -46,11 +51,14 @@ MUTATIONS = {
     "kept_stay": "what is kept stays tagged with the dead",
     "keep_by_store": "the sweep looks at a tag and then stores CHANNEL",
     "discard_after_commit": "who discards a message commits and then frees its block",
+    "told_first": "who shares a block tells its name and then tags it",
+    "given_is_held": "who gives a shared block away tags it as its own before it commits",
     "slot_reused_early": "a dead process's number is given away before the sweep has ended",
 }
 
 FREE = 0
 CHANNEL = -1
+SHARED = -2
 N_CHANNELS = 2
 N_SLOTS = 2
 
@@ -85,6 +93,7 @@ class State(NamedTuple):
     channels: tuple[Channel, ...]
     threads: tuple[Thread, ...]
     unswept: frozenset[int] = frozenset()
+    known: frozenset[int] = frozenset()  # blocks that are others' as well
     n_allocated: int = 0
     n_deaths: int = 0
     wrong: str = ""
@@ -95,9 +104,9 @@ class Setting:
     """What the search allows.
 
     Attributes:
-        todo: for each process its operations: "alloc", "send C", "receive C", "discard C" with
-            a channel's number; "send" sends what was allocated or received last, and "free"
-            frees it.
+        todo: for each process its operations: "alloc", "alloc shared", "send C", "receive C",
+            "discard C" with a channel's number; "send" sends what was allocated or received last,
+            "share" shares it, and "free" frees it.
         n_deaths: how many processes may be killed, each before any of its steps.
         reborn: operations of a process that gets the number of a dead one; () for none.
         mutation: a key of MUTATIONS, or "".
@@ -110,7 +119,8 @@ class Setting:
 
     def first_state(self) -> State:
         """Empty channels; as many blocks as are allocated at the most."""
-        n_blocks = sum(t.count("alloc") for t in (*self.todo, self.reborn))
+        steps = [step for todo in (*self.todo, self.reborn) for step in todo]
+        n_blocks = sum(step.startswith("alloc") for step in steps)
         channels = (Channel(),) * N_CHANNELS
         return State((FREE,) * n_blocks, channels, tuple(Thread(todo) for todo in self.todo))
 
@@ -150,10 +160,25 @@ def _in_channels(s: State) -> list[int]:
 # ---- alloc, send, free ----
 
 
-def _alloc(s: State, i: int) -> State:
+def _alloc(s: State, i: int, is_shared: bool) -> State:
     # Each number once: it stands for place and generation.
     block = s.n_allocated + 1
-    return _done(_tag(s, block, i + 1)._replace(n_allocated=block), i, block)
+    after = _tag(s, block, SHARED if is_shared else i + 1)._replace(n_allocated=block)
+    return _done(_tell(after, block) if is_shared else after, i, block)
+
+
+def _tell(s: State, block: int) -> State:
+    return s._replace(known=s.known | {block})
+
+
+def _share(s: State, i: int, mutation: str) -> State:
+    t = s.threads[i]
+    if t.block == 0:
+        return _done(s, i)  # nothing was received before
+    if mutation == "told_first" and t.at == "":
+        return _with(_tell(s, t.block), i, at="tag")
+    # When others are told is the program's business: from here on they may know.
+    return _done(_tell(_tag(s, t.block, SHARED), t.block), i, t.block)
 
 
 def _send(s: State, i: int, c: int, mutation: str) -> Iterator[State]:
@@ -163,18 +188,23 @@ def _send(s: State, i: int, c: int, mutation: str) -> Iterator[State]:
     elif t.at == "":
         if channel.head - channel.tail < N_SLOTS:
             after = _with(s, i, at="write")
-            yield _tag(after, t.block, CHANNEL) if mutation == "sent_as_channels" else after
+            is_held = mutation == "given_is_held" and s.tags[t.block - 1] == SHARED
+            if mutation == "sent_as_channels":
+                after = _tag(after, t.block, CHANNEL)
+            yield _tag(after, t.block, i + 1) if is_held else after
     elif t.at == "write":
         index = channel.head % N_SLOTS
         slots = (*channel.slots[:index], t.block, *channel.slots[index + 1 :])
         yield _with(_put(s, c, slots=slots), i, at="commit")
     else:
-        yield _done(_put(s, c, head=channel.head + 1), i)
+        given = s._replace(known=s.known - {t.block})
+        yield _done(_put(given, c, head=channel.head + 1), i)
 
 
 def _free(s: State, i: int) -> State:
     block = s.threads[i].block
-    return _done(_tag(s, block, FREE) if block else s, i)
+    freed = s._replace(known=s.known - {block})
+    return _done(_tag(freed, block, FREE) if block else s, i)
 
 
 # ---- receive, discard: under the receivers' lock ----
@@ -285,11 +315,13 @@ def _steps_of(s: State, i: int, setting: Setting) -> Iterator[State]:
         return
     what, _, c = t.todo[0].partition(" ")
     if what == "alloc":
-        yield _alloc(s, i)
+        yield _alloc(s, i, c == "shared")
     elif what == "send":
         yield from _send(s, i, int(c), mutation)
     elif what == "free":
         yield _free(s, i)
+    elif what == "share":
+        yield _share(s, i, mutation)
     else:
         yield from _take(s, i, int(c), what == "discard", mutation)
 
@@ -326,6 +358,8 @@ def _wrong_now(s: State, setting: Setting) -> str:
     # The send's commit is the moment from which the block is not the sender's.
     if any(s.tags[b - 1] == FREE for b in in_hands - in_channels):
         return "a living process loses its block"
+    if any(s.tags[b - 1] == FREE for b in s.known):
+        return "a block that others know is freed"
     if not setting.discards() and any(s.tags[b - 1] == FREE for b in in_channels):
         return "the block of a message is freed"
     return s.wrong
@@ -336,7 +370,8 @@ def _wrong_at_end(s: State) -> str:
     if s.unswept:
         return ""  # nobody is left who could sweep
     for block, holder in enumerate(s.tags, 1):
-        if holder != FREE and block not in _in_channels(s) and block not in _owned(s):
+        has_somebody = block in _in_channels(s) or block in _owned(s) or block in s.known
+        if holder != FREE and not has_somebody:
             return "a block is lost"
         if holder > 0 and s.threads[holder - 1].is_dead:
             return "a block is still the dead one's"
@@ -376,6 +411,10 @@ SETTINGS = {
     "a number is used again": Setting(
         (_SEND, ("receive 0",), ()), n_deaths=1, reborn=("alloc", "send 1")
     ),
+    "shared": Setting((_SEND, ("receive 0", "share"), ("alloc", "share")), n_deaths=2),
+    "the program's is given away": Setting(
+        (("alloc shared", "send 0"), ("receive 0", "send 1"), ("receive 1",)), n_deaths=2
+    ),
 }
 #: What brings each mutation out.
 BROKEN = {
@@ -388,6 +427,8 @@ BROKEN = {
     "kept_stay": SETTINGS["a number is used again"],
     "keep_by_store": SETTINGS["a sender and a receiver die"],
     "discard_after_commit": SETTINGS["discarded"],
+    "told_first": SETTINGS["shared"],
+    "given_is_held": SETTINGS["the program's is given away"],
     "slot_reused_early": SETTINGS["a number is used again"],
 }
 

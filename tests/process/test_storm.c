@@ -1,6 +1,7 @@
 /* Processes that allocate, send and receive are killed at random moments, again
  * and again. What has to hold in the end is counted message by message. */
 #include "channel/in_flight.h"
+#include "process/members.h"
 #include "support/channel_fixture.h"
 #include "support/heap_walk.h"
 #include "support/seed.h"
@@ -31,6 +32,8 @@ struct record {
 
 static struct channel_fixture fixture;
 static struct record *record;
+static struct dragon_member own;
+static bool has_members; /* who take back what the dead held, the workers included */
 
 struct worker {
     pid_t pid;
@@ -141,6 +144,8 @@ static int allocate_for_ever(const struct worker *worker)
 
         if (handle->generation && dragon_pool_free(fixture.pool, handle) != 0)
             return 1;
+        if (has_members && seed_below(&seed, 50) == 0)
+            (void)dragon_members_sweep(fixture.pool);
         r = dragon_pool_alloc(fixture.pool, seed_below(&seed, largest), worker->holder, handle);
         if (r == DRAGON_POOL_FULL)
             handle->generation = 0;
@@ -151,8 +156,10 @@ static int allocate_for_ever(const struct worker *worker)
 
 static int work(void *argument)
 {
-    const struct worker *worker = argument;
+    struct worker *worker = argument;
 
+    if (has_members && dragon_member_holder(&own, &worker->holder) != 0)
+        return 3;
     fixture.channel.holder = worker->holder;
     switch (worker->role) {
     case SENDER:
@@ -170,6 +177,14 @@ static void start(struct worker *worker, struct seed *seed)
     worker->pid = child_start(work, worker);
 }
 
+static void take_back(const struct worker *worker)
+{
+    if (has_members)
+        (void)dragon_members_sweep(fixture.pool);
+    else
+        cr_assert_eq(dragon_in_flight_sweep(fixture.pool, worker->holder, NULL), 0);
+}
+
 /* Kill one of the workers and take back what it held. The next one of its role
  * takes its place. */
 static void kill_one(struct worker *worker, struct seed *seed)
@@ -177,7 +192,7 @@ static void kill_one(struct worker *worker, struct seed *seed)
     usleep((useconds_t)seed_below(seed, LONGEST_LIFE_US));
     cr_assert_eq(child_kill(worker->pid), 256 + SIGKILL, "role %d ended before it was killed",
                  worker->role);
-    cr_assert_eq(dragon_in_flight_sweep(fixture.pool, worker->holder, NULL), 0);
+    take_back(worker);
     cr_assert(dragon_channel_check(&fixture.channel));
     cr_assert(dragon_pool_check(fixture.pool));
     start(worker, seed);
@@ -213,6 +228,8 @@ static void begin_round(struct worker workers[2 * N_ROLES], uint64_t max_message
                         struct seed *seed)
 {
     channel_fixture_open(&fixture, UINT64_C(64) << 20, max_messages, DRAGON_CHANNEL_UNBOUNDED);
+    cr_assert_eq(dragon_members_init(fixture.pool), 0);
+    dragon_member_init(&own, fixture.pool);
     record = shared_page(sizeof *record);
     for (uint32_t i = 0; i < 2 * N_ROLES; i++) {
         workers[i] =
@@ -224,7 +241,7 @@ static void begin_round(struct worker workers[2 * N_ROLES], uint64_t max_message
 static void end_round(const struct worker workers[2 * N_ROLES], struct storm_result *result)
 {
     for (int i = 0; i < 2 * N_ROLES; i++)
-        cr_assert_eq(dragon_in_flight_sweep(fixture.pool, workers[i].holder, NULL), 0);
+        take_back(&workers[i]);
     receive_the_rest();
     count_messages(result);
     cr_assert(dragon_channel_check(&fixture.channel));
@@ -381,4 +398,10 @@ Test(storm, kills_over_a_growing_channel_lose_at_most_what_was_in_hand)
 Test(storm, kills_over_a_short_channel_lose_at_most_what_was_in_hand)
 {
     run_storm("messages, short channel", 5);
+}
+
+Test(storm, members_that_are_killed_leave_all_to_those_who_live)
+{
+    has_members = true;
+    run_storm("storm of members", 50);
 }
