@@ -318,6 +318,19 @@ def test_a_wait_for_room_ends_when_the_process_that_has_it_is_killed(
         signal.signal(signal.SIGALRM, before)
 
 
+def test_a_process_that_closed_the_pools_file_cannot_be_found_dead_but_sends_all_the_same(
+    name: str, processes: Callable[..., BaseProcess]
+) -> None:
+    with MemoryPool(MIB, name, 7) as pool, Channel(pool, 3) as channel:
+        send(channel)  # the pool has memory for one
+        drain(channel)
+        before = pool.current_allocations
+        processes(children.sender_without_descriptors, channel.serialize(), SIZE).join()
+        assert pool.current_allocations == before + 1
+        assert drain(channel) == [children.content(SIZE)]
+        assert pool.current_allocations == before
+
+
 # ---- storms ----
 
 
