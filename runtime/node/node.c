@@ -441,6 +441,11 @@ int dragon_node_holder(struct dragon_node *node, uint32_t *holder_out)
     return dragon_error_trace(r);
 }
 
+const _Atomic uint32_t *dragon_node_slot(const struct dragon_node *node)
+{
+    return &node->slot;
+}
+
 /* A pidfd in the supervisor's epoll, with a tag that says what it stands for. */
 static int watch(struct dragon_node *node, int32_t pid, enum dragon_node_watched what)
 {

@@ -27,6 +27,7 @@
  * own before its first operation that needs one.
  */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -89,6 +90,12 @@ int dragon_node_invite(struct dragon_node *node);
 /* Who holds this process's blocks: DRAGON_HOLDER_FIRST_SLOT + its slot. Claims
  * a slot if it has none. -EAGAIN: the table is full. */
 int dragon_node_holder(struct dragon_node *node, uint32_t *holder_out);
+
+/* Where this process's slot is, while it has one; DRAGON_NODE_NO_SLOT: not yet, or it has
+ * left, or it is a forked copy that has none yet. For those who ask very often and then
+ * ask dragon_node_holder. Borrowed; good until the process ends. */
+const _Atomic uint32_t *dragon_node_slot(const struct dragon_node *node);
+#define DRAGON_NODE_NO_SLOT UINT32_MAX
 
 /* Watch a child of this process: when it dies uncleanly, take back what it
  * held. -ESRCH: there is no such process (any more). */

@@ -10,8 +10,6 @@
 
 #include <pthread.h>
 
-#define DRAGON_NODE_NO_SLOT UINT32_MAX
-
 enum dragon_node_request {
     DRAGON_NODE_PREFAULT = 1,
     DRAGON_NODE_SWEEP = 2, /* some slots are DRAGON_TABLE_DEAD */

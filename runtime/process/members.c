@@ -12,18 +12,8 @@
 
 _Static_assert(sizeof(struct dragon_members_shared) <= DRAGON_POOL_ROOT_BYTES, "fits the root");
 
-enum self_state {
-    NOT_YET = 0, /* what a forked copy sees */
-    JOINED,
-    REFUSED,
-};
-
-/* In memory that a forked copy of the process finds empty: it has no sign of life. */
-struct dragon_member_self {
-    _Atomic uint32_t state;
-    uint32_t number;
-    void *life;
-};
+#define CANNOT UINT32_MAX
+#define FULL 1 /* an outcome: no number is left */
 
 /* ---- the table ---- */
 
@@ -98,25 +88,21 @@ void dragon_member_init(struct dragon_member *member, struct dragon_pool *pool)
 static int join_locked(struct dragon_member_self *self, struct dragon_members_shared *shared,
                        int fd)
 {
-    int r = DRAGON_MEMBERS_NONE;
-
     for (uint32_t i = 0; i < DRAGON_MEMBERS_MAX; i++) {
-        if (dragon_peek(&shared->is_taken[i]))
+        int r =
+            dragon_peek(&shared->is_taken[i]) ? -EAGAIN : dragon_os_life_begin(fd, i, &self->life);
+
+        if (r == -EAGAIN) /* also where the table is wrong: the kernel is not */
             continue;
-        r = dragon_os_life_begin(fd, i, &self->life);
-        if (r == -EAGAIN) { /* the table is wrong, the kernel is not */
-            r = DRAGON_MEMBERS_NONE;
-            continue;
-        }
         if (r < 0)
             return dragon_error_trace(r);
         DRAGON_TEST_POINT("members-alive");
         dragon_poke(&shared->is_taken[i], 1);
         DRAGON_TEST_POINT("members-taken");
-        self->number = i;
+        dragon_poke(&self->holder, DRAGON_HOLDER_FIRST_SLOT + i);
         return 0;
     }
-    return r;
+    return FULL;
 }
 
 static int join(struct dragon_pool *pool, struct dragon_member_self *self)
@@ -125,7 +111,7 @@ static int join(struct dragon_pool *pool, struct dragon_member_self *self)
     int fd = dragon_pool_fd(pool), r;
 
     if (!shared || fd < 0)
-        return DRAGON_MEMBERS_NONE;
+        return dragon_error_origin(-EBADF);
     r = dragon_mutex_lock(&shared->mutex);
     if (r < 0)
         return dragon_error_trace(r);
@@ -148,29 +134,25 @@ static int make_self(struct dragon_member *member)
     return dragon_error_trace(r);
 }
 
-int dragon_member_holder(struct dragon_member *member, uint32_t *holder_out)
+uint32_t dragon_member_join(struct dragon_member *member)
 {
     if (make_self(member) < 0)
-        return DRAGON_MEMBERS_NONE;
-    if (dragon_peek(&member->self->state) == NOT_YET) {
-        int r = join(member->pool, member->self);
-
-        dragon_poke(&member->self->state, r == 0 ? JOINED : REFUSED);
-    }
-    if (dragon_peek(&member->self->state) != JOINED)
-        return DRAGON_MEMBERS_NONE;
-    *holder_out = DRAGON_HOLDER_FIRST_SLOT + member->self->number;
+        return 0;
+    if (join(member->pool, member->self) == 0)
+        return dragon_peek(&member->self->holder);
+    dragon_poke(&member->self->holder, CANNOT);
     return 0;
 }
 
 static void leave(struct dragon_pool *pool, struct dragon_member_self *self)
 {
     struct dragon_members_shared *shared = table_of(pool);
+    uint32_t number = dragon_peek(&self->holder) - DRAGON_HOLDER_FIRST_SLOT;
     uint64_t n_freed;
 
     /* Without the mutex, or memory for the sweep, somebody will find this one gone. */
     if (shared && dragon_mutex_lock(&shared->mutex) >= 0) {
-        (void)set_free_locked(pool, shared, self->number, &n_freed);
+        (void)set_free_locked(pool, shared, number, &n_freed);
         dragon_mutex_unlock(&shared->mutex);
     }
     dragon_os_life_end(self->life);
@@ -178,10 +160,12 @@ static void leave(struct dragon_pool *pool, struct dragon_member_self *self)
 
 void dragon_member_leave(struct dragon_member *member)
 {
-    if (!member->self)
+    struct dragon_member_self *self = member->self;
+
+    if (!self)
         return;
-    if (dragon_peek(&member->self->state) == JOINED)
-        leave(member->pool, member->self);
-    dragon_os_unmap(member->self, sizeof *member->self);
+    if (dragon_peek(&self->holder) != 0 && dragon_peek(&self->holder) != CANNOT)
+        leave(member->pool, self);
+    dragon_os_unmap(self, sizeof *self);
     member->self = NULL;
 }

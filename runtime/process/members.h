@@ -42,7 +42,12 @@ struct dragon_members_shared {
 
 _Static_assert(sizeof(struct dragon_members_shared) == 64 + DRAGON_MEMBERS_MAX, "shared layout");
 
-struct dragon_member_self;
+/* private: in memory that a forked copy of the process finds zero, as it has no sign of
+ * life. Written by its process. */
+struct dragon_member_self {
+    _Atomic uint32_t holder; /* 0: not a member yet; UINT32_MAX: it cannot be one */
+    void *life;
+};
 
 /* This process as a member of a pool that it has open; or not, yet. */
 struct dragon_member {
@@ -51,21 +56,27 @@ struct dragon_member {
     struct dragon_member_self *self;
 };
 
-enum dragon_members_outcome {
-    DRAGON_MEMBERS_NONE = 1, /* this process cannot be a member */
-};
-
 /* Let a new pool have members; before others know of it. 0 or -errno. */
 int dragon_members_init(struct dragon_pool *pool);
 
 /* Be a possible member of an open pool, until dragon_member_leave. Costs nothing. */
 void dragon_member_init(struct dragon_member *member, struct dragon_pool *pool);
 
-/* Who holds this process's blocks. The first call makes the process a member, the
- * first one in a forked copy makes that one. DRAGON_MEMBERS_NONE, from then on always:
- * the pool has no table or no number left, or the system has no such locks. Calls for
- * one member exclude each other. May wait for a sweep. */
-int dragon_member_holder(struct dragon_member *member, uint32_t *holder_out);
+/* private: the slow part of dragon_member_holder */
+uint32_t dragon_member_join(struct dragon_member *member);
+
+/* Who holds this process's blocks; 0: it cannot be a member, as the pool has no table
+ * or no number left, or the system has no such locks; that is so from then on. The
+ * first call makes the process a member, the first one in a forked copy makes that one.
+ * Calls for one member exclude each other. The first may wait for a sweep. */
+static inline uint32_t dragon_member_holder(struct dragon_member *member)
+{
+    uint32_t holder = member->self ? dragon_peek(&member->self->holder) : 0;
+
+    if (holder - 1 < UINT32_MAX - 1)
+        return holder;
+    return holder == 0 ? dragon_member_join(member) : 0;
+}
 
 /* Be no member any more: its blocks are freed, but for those in flight
  * (channel/in_flight.h). No thread of this process has one in its hands. */

@@ -263,30 +263,38 @@ static void write_words(struct dragon_message *message, const struct words *word
     message->size_bytes = sizeof *words;
 }
 
-static int send_until(struct dragon_py_channel *self, const struct dragon_message *message,
-                      int64_t deadline_ns)
+/* Try again and again until deadline_ns; what the last piece of the wait returned. */
+static int wait_and_send(struct dragon_py_channel *self, const struct dragon_message *message,
+                         int64_t deadline_ns)
 {
-    int r = dragon_channel_try_send(&self->channel, message);
+    int r;
 
-    if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_FULL && deadline_ns != DRAGON_AT_ONCE)) {
-        do {
-            Py_BEGIN_ALLOW_THREADS
-            r = dragon_channel_send(&self->channel, message, dragon_py_next_look(deadline_ns));
-            Py_END_ALLOW_THREADS
-        } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_FULL, deadline_ns));
-    }
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_channel_send(&self->channel, message, dragon_py_next_look(deadline_ns));
+        Py_END_ALLOW_THREADS
+    } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_FULL, deadline_ns));
     return r;
+}
+
+static bool takes_back(struct dragon_py_channel *self)
+{
+    return dragon_py_pool_take_back((struct dragon_py_pool *)self->pool);
 }
 
 /* 0; DRAGON_CHANNEL_FULL; -1 with an exception. */
 static int send_message(struct dragon_py_channel *self, const struct dragon_message *message,
                         int64_t deadline_ns)
 {
-    int r = send_until(self, message, deadline_ns);
+    int r = dragon_channel_try_send(&self->channel, message);
 
-    if (r == DRAGON_CHANNEL_POOL_FULL &&
-        dragon_py_pool_take_back((struct dragon_py_pool *)self->pool))
-        r = send_until(self, message, deadline_ns);
+    while (r == DRAGON_CHANNEL_BUSY ||
+           (r == DRAGON_CHANNEL_FULL && deadline_ns != DRAGON_AT_ONCE) ||
+           (r == DRAGON_CHANNEL_POOL_FULL && takes_back(self))) {
+        r = wait_and_send(self, message, deadline_ns);
+        if (r == DRAGON_CHANNEL_FULL)
+            break;
+    }
     dragon_py_poller_update(self->poller);
     return r == 0 || r == DRAGON_CHANNEL_FULL ? r : dragon_py_channel_fail(self, r, "send");
 }

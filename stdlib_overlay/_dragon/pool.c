@@ -7,7 +7,6 @@
 
 #include "base/deadline.h"
 #include "memory/pool.h"
-#include "node/node.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -46,6 +45,7 @@ static PyObject *wrap_pool(PyTypeObject *type, struct dragon_pool *pool, bool is
     }
     self->pool = pool;
     self->is_nodes = is_nodes;
+    self->slot = is_nodes ? dragon_node_slot(dragon_node_current()) : NULL;
     dragon_member_init(&self->member, pool);
     self->weak_references = NULL;
     return (PyObject *)self;
@@ -139,15 +139,12 @@ static PyObject *pool_unlink(PyTypeObject *type, PyObject *args)
 
 /* ---- who holds blocks ---- */
 
-uint32_t dragon_py_pool_holder(struct dragon_py_pool *self, uint32_t role)
+uint32_t dragon_py_node_holder(void)
 {
-    struct dragon_node *node;
+    struct dragon_node *node = dragon_node_current();
     uint32_t holder;
 
-    if (!self->is_nodes)
-        return dragon_member_holder(&self->member, &holder) == 0 ? holder : role;
-    node = dragon_node_current();
-    return node && dragon_node_holder(node, &holder) == 0 ? holder : role;
+    return node && dragon_node_holder(node, &holder) == 0 ? holder : 0;
 }
 
 bool dragon_py_pool_take_back(struct dragon_py_pool *self)

@@ -6,7 +6,9 @@
 
 #include "module.h"
 
+#include "base/atomic.h"
 #include "memory/handle.h"
+#include "node/node.h"
 #include "process/members.h"
 
 struct dragon_pool;
@@ -14,8 +16,9 @@ struct dragon_pool;
 struct dragon_py_pool {
     PyObject_HEAD
     struct dragon_pool *pool;
-    bool is_nodes;               /* not to be closed, and its processes are the node's */
-    struct dragon_member member; /* of another pool */
+    bool is_nodes;                /* not to be closed, and its processes are the node's */
+    const _Atomic uint32_t *slot; /* if so: dragon_node_slot */
+    struct dragon_member member;  /* if not */
     PyObject *weak_references;
 };
 
@@ -36,10 +39,26 @@ PyObject *dragon_py_pool_statistics(struct dragon_pool *pool);
  * that process is killed. */
 #define DRAGON_PY_MESSAGE_ROLE (DRAGON_HOLDER_LABELLED + DRAGON_PY_LABEL_MESSAGE)
 
+/* Who holds this process's blocks in its node's pool; 0: it has left the node, or the
+ * node has no slot left. */
+uint32_t dragon_py_node_holder(void);
+
 /* Who is to hold a block while it is in this process's hands, so that it comes back
  * if the process is killed; role: where that cannot be had. Asked each time: a forked
  * copy of a process is somebody else. With the GIL. */
-uint32_t dragon_py_pool_holder(struct dragon_py_pool *self, uint32_t role);
+static inline uint32_t dragon_py_pool_holder(struct dragon_py_pool *self, uint32_t role)
+{
+    uint32_t holder, slot;
+
+    if (self->is_nodes) {
+        slot = dragon_peek(self->slot);
+        holder =
+            slot != DRAGON_NODE_NO_SLOT ? DRAGON_HOLDER_FIRST_SLOT + slot : dragon_py_node_holder();
+    } else {
+        holder = dragon_member_holder(&self->member);
+    }
+    return holder ? holder : role;
+}
 
 /* Take back what processes held that were killed; true if that freed anything. Releases
  * the GIL meanwhile. Costs little if there is nothing: before an answer that depends on

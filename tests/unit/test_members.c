@@ -41,18 +41,17 @@ TestSuite(members, .timeout = 60, .init = open_pool, .fini = close_pool);
 
 static uint32_t holder_of(struct dragon_member *member)
 {
-    uint32_t holder = 0;
+    uint32_t holder = dragon_member_holder(member);
 
-    cr_assert_eq(dragon_member_holder(member, &holder), 0);
+    cr_assert_neq(holder, 0);
     return holder;
 }
 
 static int alloc_for(struct dragon_member *member, struct dragon_handle *handle_out)
 {
-    uint32_t holder;
-    int r = dragon_member_holder(member, &holder);
+    uint32_t holder = dragon_member_holder(member);
 
-    return r == 0 ? dragon_pool_alloc(pool, 500, holder, handle_out) : r;
+    return holder ? dragon_pool_alloc(pool, 500, holder, handle_out) : -ESRCH;
 }
 
 /* But for the channel and its ring. */
@@ -98,11 +97,10 @@ Test(members, a_pool_without_a_table_has_none)
 {
     struct dragon_member member;
     struct dragon_pool *other;
-    uint32_t holder;
 
     cr_assert_eq(dragon_pool_create_managed(1 << 20, 7, 2, &other), 0);
     dragon_member_init(&member, other);
-    cr_assert_eq(dragon_member_holder(&member, &holder), DRAGON_MEMBERS_NONE);
+    cr_assert_eq(dragon_member_holder(&member), 0);
     cr_assert_eq(dragon_members_sweep(other), 0);
     dragon_member_leave(&member);
     dragon_pool_close(other);
@@ -115,15 +113,14 @@ Test(members, the_table_takes_no_room_from_the_smallest_pool)
     struct dragon_handle handle;
     struct dragon_member member;
     struct dragon_pool *small;
-    uint32_t holder;
 
     cr_assert_eq(dragon_pool_make_managed(&options, &small), 0);
     cr_assert_eq(dragon_members_init(small), 0);
     dragon_member_init(&member, small);
-    cr_assert_eq(dragon_member_holder(&member, &holder), 0);
+    cr_assert_eq(holder_of(&member), FIRST);
     dragon_pool_statistics(small, &s);
     cr_assert_eq(s.n_blocks, 0);
-    cr_assert_eq(dragon_pool_alloc(small, 32768, holder, &handle), 0);
+    cr_assert_eq(dragon_pool_alloc(small, 32768, FIRST, &handle), 0);
     dragon_member_leave(&member);
     dragon_pool_statistics(small, &s);
     cr_assert_eq(s.free_bytes, 32768);
@@ -140,12 +137,10 @@ static int lock_all_numbers(int type)
 
 Test(members, without_a_number_left_a_process_is_none_and_stays_so)
 {
-    uint32_t holder;
-
     cr_assert_eq(lock_all_numbers(F_WRLCK), 0);
-    cr_assert_eq(dragon_member_holder(&own, &holder), DRAGON_MEMBERS_NONE);
+    cr_assert_eq(dragon_member_holder(&own), 0);
     cr_assert_eq(lock_all_numbers(F_UNLCK), 0);
-    cr_assert_eq(dragon_member_holder(&own, &holder), DRAGON_MEMBERS_NONE);
+    cr_assert_eq(dragon_member_holder(&own), 0);
 }
 
 /* ---- leaving ---- */
@@ -239,10 +234,9 @@ Test(members, the_block_of_a_message_outlives_its_sender)
     pid_t child = fork();
 
     if (child == 0) {
-        uint32_t holder;
+        uint32_t holder = dragon_member_holder(&own);
 
-        if (dragon_member_holder(&own, &holder) == 0 &&
-            attach_block(pool, 500, holder, &message, &handle) == 0) {
+        if (holder != 0 && attach_block(pool, 500, holder, &message, &handle) == 0) {
             memset(dragon_pool_at(pool, handle.offset), 7, 500);
             (void)dragon_channel_try_send(&fixture.channel, &message);
         }
@@ -314,10 +308,8 @@ Test(members, a_process_that_becomes_another_program_is_none_any_more)
 
 static int join_as_a_copy(void *argument)
 {
-    uint32_t holder;
-
     (void)argument;
-    if (dragon_member_holder(&own, &holder) != 0 || holder != FIRST + 1)
+    if (dragon_member_holder(&own) != FIRST + 1)
         return 1;
     dragon_member_leave(&own);
     return 0;
@@ -408,9 +400,7 @@ Test(members, numbers_that_nobody_took_become_free_again)
 
 Test(members, without_its_mutex_a_table_serves_nobody)
 {
-    uint32_t holder;
-
     memset(&table()->mutex, 0x5a, sizeof table()->mutex);
     cr_assert_eq(dragon_members_sweep(pool), 0);
-    cr_assert_eq(dragon_member_holder(&own, &holder), DRAGON_MEMBERS_NONE);
+    cr_assert_eq(dragon_member_holder(&own), 0);
 }

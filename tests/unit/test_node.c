@@ -270,6 +270,30 @@ Test(node, closing_frees_the_blocks_of_this_process_only)
     cr_assert_eq(n_blocks(pool), n_before + 1);
 }
 
+static int peek_as_a_copy(void *node)
+{
+    uint32_t holder;
+
+    if (dragon_peek(dragon_node_slot(node)) != DRAGON_NODE_NO_SLOT)
+        return 1;
+    if (dragon_node_holder(node, &holder) != 0)
+        return 2;
+    return dragon_peek(dragon_node_slot(node)) + DRAGON_HOLDER_FIRST_SLOT == holder ? 0 : 3;
+}
+
+Test(node, the_slot_that_may_be_peeked_at_is_the_holders_and_no_copys)
+{
+    struct dragon_node *node = open_node(&quiet_node);
+    const _Atomic uint32_t *slot = dragon_node_slot(node);
+    uint32_t holder;
+
+    cr_assert_eq(dragon_node_holder(node, &holder), 0);
+    cr_assert_eq(dragon_peek(slot) + DRAGON_HOLDER_FIRST_SLOT, holder);
+    cr_assert_eq(child_result(child_start(peek_as_a_copy, node)), 0);
+    dragon_node_leave();
+    cr_assert_eq(dragon_peek(slot), DRAGON_NODE_NO_SLOT);
+}
+
 static int hold_blocks(struct dragon_node *node, int n, uint32_t *holder_out)
 {
     struct dragon_handle handle;
