@@ -1,6 +1,7 @@
 /*
  * What memory/pool.c uses: one swap of one word each, and what follows it. Chunks
- * are in heap_chunks.c, the way to a free block without a lock in heap_lease.c.
+ * are in heap_chunks.c, the ways to a free block without a lock in heap_lease.c and
+ * heap_runs.c.
  */
 #include "memory/heap.h"
 
@@ -11,6 +12,7 @@
 #include "memory/heap_chunks.h"
 #include "memory/heap_lease.h"
 #include "memory/heap_place.h"
+#include "memory/heap_runs.h"
 #include "memory/pool.h"
 #include "os/os.h"
 
@@ -18,7 +20,7 @@
 #include <string.h>
 
 #define HEAP_MAGIC UINT64_C(0x314c4f4f50475244) /* "DRGPOOL1" */
-#define HEAP_VERSION 5
+#define HEAP_VERSION 6
 #define PAGE_BYTES UINT64_C(4096)
 #define SMALL_BLOCKS_PER_CHUNK 2 /* at least */
 #define PAUSE_NS INT64_C(1000000)
@@ -132,7 +134,7 @@ static void init_header(struct dragon_heap *heap)
 {
     struct dragon_heap_header *header = heap->header;
 
-    dragon_heap_init_lists(header);
+    dragon_heap_init_lists(heap);
     header->version = HEAP_VERSION;
     header->n_chunks = heap->n_chunks;
     header->chunk_bytes = (uint32_t)heap->chunk_bytes;
@@ -232,7 +234,7 @@ static void let_others_in(void)
 /* The system takes 0.3 s for a GiB of memory: too long to keep the others out. */
 static void prepare_run(struct dragon_heap *heap, uint64_t size_bytes)
 {
-    bool has_more = size_bytes > DRAGON_HEAP_AT_ONCE_BYTES;
+    bool has_more = dragon_heap_room(heap, size_bytes) > DRAGON_HEAP_AT_ONCE_BYTES;
 
     while (has_more && dragon_heap_lock(heap) == 0) {
         has_more = dragon_heap_prepare_run_locked(heap, size_bytes);
@@ -247,7 +249,9 @@ static int alloc_run(struct dragon_heap *heap, uint64_t size_bytes, uint32_t hol
 {
     int r;
 
-    prepare_run(heap, dragon_heap_room(heap, size_bytes));
+    if (dragon_heap_take_kept_run(heap, size_bytes, holder, offset_out, generation_out))
+        return 0;
+    prepare_run(heap, size_bytes);
     r = dragon_heap_lock(heap);
     if (r < 0)
         return dragon_error_trace(r);
@@ -284,7 +288,7 @@ static int alloc_counted(struct dragon_heap *heap, uint64_t size_bytes, uint32_t
 {
     int r;
 
-    prepare_run(heap, dragon_heap_room(heap, size_bytes));
+    prepare_run(heap, size_bytes);
     r = dragon_heap_lock(heap);
     if (r < 0)
         return dragon_error_trace(r);
@@ -340,14 +344,6 @@ void dragon_heap_wake(struct dragon_heap *heap)
     dragon_eventcount_wake_all(&heap->header->freed);
 }
 
-static void keep_run(struct dragon_heap *heap, uint32_t chunk)
-{
-    if (dragon_heap_lock(heap) < 0)
-        return; /* whoever looks for room finds it */
-    dragon_heap_keep_run_locked(heap, chunk);
-    dragon_heap_unlock(heap);
-}
-
 /* The swap. False: it is not this block any more. */
 static inline bool release(_Atomic uint64_t *at, uint32_t generation)
 {
@@ -395,7 +391,7 @@ static __attribute__((noinline)) int free_other(struct dragon_heap *heap, uint64
     if (!release(place.word, generation))
         return dragon_error_origin(-EBADMSG);
     if (place.kind == DRAGON_HEAP_CHUNK_RUN)
-        keep_run(heap, place.chunk);
+        dragon_heap_keep_run(heap, place.chunk);
     else
         dragon_heap_lease_freed_by_other(heap, &place);
     return 0;
@@ -446,11 +442,9 @@ static int size_of(struct dragon_heap *heap, const struct dragon_heap_place *pla
 {
     uint64_t room, slack;
 
-    if (place->kind == DRAGON_HEAP_CHUNK_RUN) {
-        *size_bytes_out = dragon_observe(&heap->chunks[place->chunk].size_bytes);
-        room = (uint64_t)(heap->n_chunks - place->chunk) << heap->chunk_shift;
-        return *size_bytes_out <= room ? 0 : dragon_error_origin(-EBADMSG);
-    }
+    if (place->kind == DRAGON_HEAP_CHUNK_RUN)
+        return dragon_error_trace(dragon_heap_read_run_size(
+            heap, place->chunk, dragon_heap_word_generation(word), size_bytes_out));
     room = dragon_heap_class_bytes(heap, dragon_heap_kind_class(place->kind));
     slack = dragon_heap_word_slack(word);
     if (slack > room)
@@ -646,7 +640,7 @@ static void offer_swept(struct dragon_heap *heap, uint32_t chunk, uint32_t kind,
 {
     dragon_fetch_add(&heap->chunks[chunk].n_remote, n_freed);
     if (kind == DRAGON_HEAP_CHUNK_RUN) {
-        keep_run(heap, chunk);
+        dragon_heap_keep_run(heap, chunk);
     } else if (!dragon_peek(&heap->chunks[chunk].lease) &&
                !dragon_peek(&heap->chunks[chunk].is_listed) && dragon_heap_lock(heap) == 0) {
         dragon_heap_offer_chunk_locked(heap, chunk);
@@ -731,8 +725,7 @@ uint64_t dragon_heap_trim_idle(struct dragon_heap *heap, uint64_t keep_bytes)
     if (dragon_heap_lock(heap) < 0)
         return 0;
     dragon_heap_reclaim_locked(heap);
-    from = heap->header->taken_end;
-    heap->header->taken_end = 0;
+    from = dragon_exchange(&heap->header->taken_end, 0);
     dragon_heap_unlock(heap);
     return trim_from(heap, from, keep_bytes);
 }

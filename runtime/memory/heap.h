@@ -34,6 +34,7 @@
 #include "wait/mutex.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct dragon_heap_lease;
@@ -45,7 +46,7 @@ struct dragon_heap_record;
 #define DRAGON_HEAP_HEADER_BYTES UINT64_C(4096)
 #define DRAGON_HEAP_ROOT_OFFSET (DRAGON_HEAP_HEADER_BYTES - DRAGON_POOL_ROOT_BYTES)
 #define DRAGON_HEAP_MAX_CLASSES 32
-#define DRAGON_HEAP_N_CACHED_RUNS 16
+#define DRAGON_HEAP_N_KEPT_RUNS 16
 #define DRAGON_HEAP_NO_CHUNK UINT32_MAX
 #define DRAGON_HEAP_LARGEST_SMALL UINT64_C(32768)
 #define DRAGON_HEAP_SMALLEST_BLOCK UINT64_C(64)
@@ -71,21 +72,26 @@ struct dragon_heap_chunk {
     _Atomic uint32_t is_listed; /* SMALL without a lease: in the list of its class */
     uint32_t next;
     uint32_t previous;
-    _Atomic uint32_t n_chunks;   /* RUN */
-    uint32_t has_memory;         /* the chunk itself */
-    _Atomic uint64_t size_bytes; /* RUN: as asked */
-    _Atomic uint32_t scan_from;  /* SMALL: words before it were not free; a hint */
-    uint32_t opened_generation;  /* SMALL, RUN: last_generation when it was opened */
-    uint32_t reserved[2];
+    _Atomic uint32_t n_chunks;  /* RUN */
+    uint32_t has_memory;        /* the chunk itself */
+    _Atomic uint32_t scan_from; /* SMALL: words before it were not free; a hint */
+    uint32_t opened_generation; /* SMALL, RUN: last_generation when it was opened */
+    uint32_t reserved[4];
 };
 
 _Static_assert(sizeof(struct dragon_heap_chunk) == 64, "shared layout");
 
-struct dragon_heap_cached_run {
-    uint32_t first;
-    uint32_t n_chunks; /* 0: no entry */
-    uint32_t freed_by; /* pid, of long ones */
+/* A run that was free a while ago: a guess. By anybody, one swap of `run` after the
+ * other; the rest are hints. */
+struct dragon_heap_kept_run {
+    _Atomic uint64_t run;      /* first chunk << 32 | chunks; 0: no entry */
+    _Atomic uint32_t freed_by; /* pid; of long ones */
+    _Atomic uint32_t order;    /* of long ones: by one more than of those freed before */
 };
+
+/* What is read with each block, what changes with each run, and the rest have lines
+ * of their own. */
+#define DRAGON_HEAP_PADDING (64 - 2 * sizeof(struct dragon_eventcount) - 2 * sizeof(uint32_t))
 
 struct dragon_heap_header {
     /* written once, before others can see the segment */
@@ -103,6 +109,11 @@ struct dragon_heap_header {
     /* without a lock */
     struct dragon_eventcount freed; /* wakes who waits for room */
     struct dragon_eventcount grown; /* wakes who gives memory back */
+    _Atomic uint32_t taken_end;     /* no chunk from here on was taken since the last trim of
+                                       idle ones */
+    _Atomic uint32_t n_displaced;   /* runs that had to make room for others */
+    unsigned char reserved1[DRAGON_HEAP_PADDING];
+    struct dragon_heap_kept_run kept_runs[DRAGON_HEAP_N_KEPT_RUNS];
     /* under mutex, but for the first two, which anybody may read */
     struct dragon_mutex mutex;
     _Atomic uint32_t n_committed; /* chunks that have been used: their lines have memory */
@@ -111,14 +122,13 @@ struct dragon_heap_header {
     uint32_t n_used;              /* chunks from here on are free */
     uint32_t scan_from;           /* chunks before it are not free */
     uint32_t reclaim_at;          /* before more are committed: look for empty ones */
-    uint32_t taken_end; /* no chunk from here on was taken since the last trim of idle ones */
     uint32_t partial[DRAGON_HEAP_MAX_CLASSES]; /* chunks with free blocks that nobody leases */
-    struct dragon_heap_cached_run cached_runs[DRAGON_HEAP_N_CACHED_RUNS];
-    uint64_t n_blocks;            /* counted heaps */
-    _Atomic uint64_t most_blocks; /* counted heaps: that there have been at one time */
+    uint64_t n_blocks;                         /* counted heaps */
+    _Atomic uint64_t most_blocks;              /* counted heaps: that there have been at one time */
 };
 
 _Static_assert(sizeof(struct dragon_heap_header) <= DRAGON_HEAP_ROOT_OFFSET, "before the root");
+_Static_assert(offsetof(struct dragon_heap_header, kept_runs) == 128, "on lines of their own");
 
 /* ---- this process's view ---- */
 

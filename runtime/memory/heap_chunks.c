@@ -11,20 +11,20 @@
  * a process that writes where it should not may cost memory, but leads nobody out
  * of the segment.
  *
- * If the holder of the mutex dies: words that are closed in a chunk which is not
- * free are opened again; a run that was half made or half given back is free.
+ * If the holder of the mutex dies: words that are closed in a chunk of small blocks
+ * are opened again; a run that was half made or half given back is free.
  */
 #include "memory/heap_chunks.h"
 
 #include "base/check.h"
 #include "memory/heap_lease.h"
 #include "memory/heap_place.h"
+#include "memory/heap_runs.h"
 #include "os/os.h"
 
 #include <string.h>
 
 #define WORDS_PER_PAGE 512u
-#define LONG_RUN_BYTES (UINT64_C(1) << 20)     /* as much as a core's own caches hold, or more */
 #define CHUNK_GENERATIONS UINT32_C(0x9e3779b9) /* 2^32 over the golden ratio: far apart */
 #define RECLAIM_AT_LEAST_BYTES (UINT64_C(16) << 20)
 
@@ -110,18 +110,17 @@ static uint32_t n_used(struct dragon_heap *heap)
     return end < n ? end : n;
 }
 
-/* Chunks of a run, 1 if its line makes no sense. */
-static uint32_t run_length(struct dragon_heap *heap, uint32_t first)
+uint32_t dragon_heap_run_length(struct dragon_heap *heap, uint32_t first)
 {
     uint32_t n = dragon_peek(&heap->chunks[first].n_chunks);
 
     return n > 0 && n <= dragon_heap_n_committed(heap) - first ? n : 1;
 }
 
-static bool is_run(struct dragon_heap *heap, uint32_t chunk)
+bool dragon_heap_is_run(struct dragon_heap *heap, uint32_t chunk)
 {
     return chunk < dragon_heap_n_committed(heap) &&
-           dragon_peek(&heap->chunks[chunk].kind) == DRAGON_HEAP_CHUNK_RUN;
+           dragon_observe(&heap->chunks[chunk].kind) == DRAGON_HEAP_CHUNK_RUN;
 }
 
 static bool is_listed(struct dragon_heap *heap, uint32_t chunk, uint32_t size_class)
@@ -333,10 +332,21 @@ void dragon_heap_freed_locked(struct dragon_heap *heap, uint32_t index, uint32_t
     dragon_heap_offer_chunk_locked(heap, index);
 }
 
+/* All words of the chunk, or of the run that begins with it, are closed. */
+static void give_back_locked(struct dragon_heap *heap, uint32_t index, uint32_t generation)
+{
+    struct dragon_heap_chunk *chunk = &heap->chunks[index];
+    uint32_t n_chunks = dragon_heap_is_run(heap, index) ? dragon_heap_run_length(heap, index) : 1;
+
+    chunk->last_generation = generation;
+    DRAGON_TEST_POINT("heap-closed");
+    dragon_poke(&chunk->lease, 0);
+    free_chunks_locked(heap, index, n_chunks);
+}
+
 bool dragon_heap_close_chunk_locked(struct dragon_heap *heap, uint32_t index)
 {
     struct dragon_heap_chunk *chunk = &heap->chunks[index];
-    uint32_t n_chunks = is_run(heap, index) ? run_length(heap, index) : 1;
     uint32_t n = dragon_heap_n_readable(heap, index, dragon_peek(&chunk->kind));
     uint32_t generation;
 
@@ -346,12 +356,9 @@ bool dragon_heap_close_chunk_locked(struct dragon_heap *heap, uint32_t index)
         dragon_fetch_add(&chunk->n_remote, 1); /* guesses were lost: look again */
         return false;
     }
-    if (!is_run(heap, index))
+    if (!dragon_heap_is_run(heap, index))
         unlink_locked(heap, index);
-    chunk->last_generation = generation;
-    DRAGON_TEST_POINT("heap-closed");
-    dragon_poke(&chunk->lease, 0);
-    free_chunks_locked(heap, index, n_chunks);
+    give_back_locked(heap, index, generation);
     return true;
 }
 
@@ -373,7 +380,7 @@ void dragon_heap_reclaim_locked(struct dragon_heap *heap)
 {
     uint32_t alive = dragon_heap_pid(heap); /* the last one found alive: many have the same */
 
-    memset(heap->header->cached_runs, 0, sizeof heap->header->cached_runs);
+    dragon_heap_forget_kept_runs(heap);
     for (uint32_t i = n_used(heap); i-- > 0;) {
         uint32_t kind = dragon_peek(&heap->chunks[i].kind);
 
@@ -425,10 +432,12 @@ static void set_reclaim_mark(struct dragon_heap *heap, uint32_t end)
     heap->header->reclaim_at = end + (end / 4 > least ? end / 4 : least);
 }
 
-static void note_taken_locked(struct dragon_heap *heap, uint32_t end)
+void dragon_heap_note_taken(struct dragon_heap *heap, uint32_t end)
 {
-    if (end > heap->header->taken_end)
-        heap->header->taken_end = end;
+    uint32_t before = dragon_peek(&heap->header->taken_end);
+
+    while (before < end && !dragon_replace(&heap->header->taken_end, &before, end))
+        ;
 }
 
 /* n free chunks in a row, after a look for more where that is due. */
@@ -465,7 +474,7 @@ static int take_chunks_locked(struct dragon_heap *heap, uint32_t n, uint32_t *fi
     }
     if (first + n > n_used(heap))
         heap->header->n_used = first + n;
-    note_taken_locked(heap, first + n);
+    dragon_heap_note_taken(heap, first + n);
     *first_out = first;
     return 0;
 }
@@ -603,98 +612,12 @@ int dragon_heap_alloc_shared_locked(struct dragon_heap *heap, uint32_t size_clas
 
 /* ---- runs ---- */
 
-static bool is_long(const struct dragon_heap *heap, uint32_t n_chunks)
+bool dragon_heap_prepare_chunks_locked(struct dragon_heap *heap, uint32_t n)
 {
-    return (uint64_t)n_chunks << heap->chunk_shift > LONG_RUN_BYTES;
-}
-
-/* One that is a little too long serves as well. */
-static bool suits(struct dragon_heap *heap, const struct dragon_heap_cached_run *run, uint32_t n)
-{
-    uint32_t first = dragon_read_once(&run->first);
-
-    return run->n_chunks >= n && run->n_chunks <= n + n / 8 && is_run(heap, first) &&
-           run_length(heap, first) >= n;
-}
-
-/* Index of the kept run that serves best, -1: none does. A run that was freed a moment
- * ago is warm: the most recent first. But where another process has just read a long
- * one, its lines lie in the caches of another core, and to write them costs twice as
- * much as to write others: then the oldest first, and the last one not at all.
- * (docs/heap.md, section 4) */
-static int best_cached_run(struct dragon_heap *heap, uint32_t n)
-{
-    const struct dragon_heap_cached_run *runs = heap->header->cached_runs;
-    bool long_run = is_long(heap, n);
-    uint32_t pid = long_run ? dragon_heap_pid(heap) : 0;
-
-    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS; i++)
-        if ((!long_run || runs[i].freed_by == pid) && suits(heap, &runs[i], n))
-            return i;
-    for (int i = DRAGON_HEAP_N_CACHED_RUNS - 1; long_run && i > 0; i--)
-        if (suits(heap, &runs[i], n))
-            return i;
-    return -1;
-}
-
-static bool take_cached_run_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first_out)
-{
-    struct dragon_heap_cached_run *runs = heap->header->cached_runs;
-    int i = best_cached_run(heap, n);
-
-    if (i < 0)
-        return false;
-    *first_out = dragon_read_once(&runs[i].first);
-    if (!is_run(heap, *first_out) || run_length(heap, *first_out) < n)
-        return false; /* written over since */
-    note_taken_locked(heap, *first_out + n);
-    memmove(&runs[i], &runs[i + 1], (DRAGON_HEAP_N_CACHED_RUNS - 1 - i) * sizeof runs[0]);
-    runs[DRAGON_HEAP_N_CACHED_RUNS - 1].n_chunks = 0;
-    return true;
-}
-
-void dragon_heap_keep_run_locked(struct dragon_heap *heap, uint32_t first)
-{
-    struct dragon_heap_cached_run *runs = heap->header->cached_runs;
-    uint32_t n_oldest = runs[DRAGON_HEAP_N_CACHED_RUNS - 1].n_chunks;
-    uint32_t oldest = dragon_read_once(&runs[DRAGON_HEAP_N_CACHED_RUNS - 1].first);
-
-    /* Somebody who looked for room may have been faster. */
-    if (!is_run(heap, first) || !is_empty(heap, first))
-        return;
-    if (heap->chunk_bytes == DRAGON_HEAP_SHORT_CHUNK_BYTES) {
-        /* Where room is scarce it is taken from the front, so that it stays in one piece. */
-        dragon_heap_close_chunk_locked(heap, first);
-        return;
-    }
-    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS; i++)
-        if (runs[i].n_chunks && runs[i].first == first)
-            return;
-    memmove(&runs[1], &runs[0], (DRAGON_HEAP_N_CACHED_RUNS - 1) * sizeof runs[0]);
-    runs[0] = (struct dragon_heap_cached_run){
-        .first = first,
-        .n_chunks = dragon_peek(&heap->chunks[first].n_chunks),
-        .freed_by =
-            is_long(heap, dragon_peek(&heap->chunks[first].n_chunks)) ? dragon_heap_pid(heap) : 0,
-    };
-    if (n_oldest && is_run(heap, oldest))
-        dragon_heap_close_chunk_locked(heap, oldest);
-}
-
-static bool is_at_most_blocks(const struct dragon_heap *heap)
-{
-    return heap->max_blocks != 0 && heap->header->n_blocks >= heap->max_blocks;
-}
-
-bool dragon_heap_prepare_run_locked(struct dragon_heap *heap, uint64_t size_bytes)
-{
-    uint64_t n = (size_bytes + heap->chunk_bytes - 1) >> heap->chunk_shift;
     uint32_t at_once = (uint32_t)(DRAGON_HEAP_AT_ONCE_BYTES >> heap->chunk_shift);
     uint32_t first, i;
 
-    if (n > heap->n_chunks || best_cached_run(heap, (uint32_t)n) >= 0 || is_at_most_blocks(heap) ||
-        !find_room_locked(heap, (uint32_t)n, &first) ||
-        commit_lines_locked(heap, first + (uint32_t)n) < 0)
+    if (!find_room_locked(heap, n, &first) || commit_lines_locked(heap, first + n) < 0)
         return false;
     for (i = first; i < first + n && heap->chunks[i].has_memory; i++)
         ;
@@ -704,7 +627,7 @@ bool dragon_heap_prepare_run_locked(struct dragon_heap *heap, uint64_t size_byte
     return commit_chunks_locked(heap, i, at_once) == 0;
 }
 
-static int make_run_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first_out)
+int dragon_heap_make_run_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first_out)
 {
     int r = take_chunks_locked(heap, n, first_out);
 
@@ -721,35 +644,13 @@ static int make_run_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first
     return 0;
 }
 
-int dragon_heap_alloc_run_locked(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
-                                 uint64_t *offset_out, uint32_t *generation_out)
-{
-    uint64_t room = dragon_heap_room(heap, size_bytes);
-    uint64_t n = (room + heap->chunk_bytes - 1) >> heap->chunk_shift;
-    uint32_t first;
-    int r;
-
-    if (n > heap->n_chunks)
-        return DRAGON_POOL_FULL;
-    if (!take_cached_run_locked(heap, (uint32_t)n, &first)) {
-        r = make_run_locked(heap, (uint32_t)n, &first);
-        if (r != 0)
-            return dragon_error_trace(r);
-    }
-    dragon_publish(&heap->chunks[first].size_bytes, size_bytes);
-    if (!dragon_heap_take(heap, first, DRAGON_HEAP_CHUNK_RUN, 0, 0, holder, generation_out))
-        return dragon_error_origin(-EBADMSG); /* written over: only we may take it */
-    *offset_out = dragon_heap_chunk_offset(heap, first);
-    return 0;
-}
-
 /* ---- repair ---- */
 
-void dragon_heap_init_lists(struct dragon_heap_header *header)
+void dragon_heap_init_lists(struct dragon_heap *heap)
 {
     for (int i = 0; i < DRAGON_HEAP_MAX_CLASSES; i++)
-        header->partial[i] = DRAGON_HEAP_NO_CHUNK;
-    memset(header->cached_runs, 0, sizeof header->cached_runs);
+        heap->header->partial[i] = DRAGON_HEAP_NO_CHUNK;
+    dragon_heap_forget_kept_runs(heap);
 }
 
 static uint32_t count_live(struct dragon_heap *heap, uint32_t chunk)
@@ -775,11 +676,21 @@ uint64_t dragon_heap_count_locked(struct dragon_heap *heap)
 /* Returns the number of chunks that were dealt with. */
 static uint32_t rebuild_run_locked(struct dragon_heap *heap, uint32_t index)
 {
-    uint32_t n = run_length(heap, index);
+    uint32_t n = dragon_heap_run_length(heap, index);
+    uint64_t word;
 
     dragon_poke(&heap->chunks[index].n_chunks, n);
-    if (count_live(heap, index) == 0 && !dragon_heap_close_chunk_locked(heap, index))
-        free_chunks_locked(heap, index, n);
+    if (dragon_heap_n_readable(heap, index, DRAGON_HEAP_CHUNK_RUN) == 0) {
+        free_chunks_locked(heap, index, n); /* no block without a word */
+        return n;
+    }
+    word = dragon_observe(dragon_heap_words(heap, index));
+    if (word_is_closed(word))
+        /* It was being given back, and its end may be free already. Were the word opened
+         * again, the run could be taken at once, without the mutex. */
+        give_back_locked(heap, index, dragon_heap_word_generation(word));
+    else
+        dragon_heap_close_chunk_locked(heap, index);
     return n;
 }
 
@@ -787,6 +698,8 @@ static void rebuild_small_locked(struct dragon_heap *heap, uint32_t index)
 {
     struct dragon_heap_chunk *chunk = &heap->chunks[index];
 
+    reopen_words_locked(heap, index,
+                        dragon_heap_n_readable(heap, index, dragon_peek(&chunk->kind)));
     dragon_poke(&chunk->is_listed, 0);
     dragon_poke(&chunk->n_remote, 1); /* the leaseholder may have lost guesses */
     dragon_heap_offer_chunk_locked(heap, index);
@@ -800,7 +713,7 @@ static void rebuild_locked(struct dragon_heap *heap)
     uint32_t n = dragon_heap_n_committed(heap);
     uint32_t n_backed = 0;
 
-    dragon_heap_init_lists(header);
+    dragon_heap_init_lists(heap);
     header->n_used = n;
     header->scan_from = 0;
     header->n_blocks = 0;
@@ -808,7 +721,6 @@ static void rebuild_locked(struct dragon_heap *heap)
         uint32_t kind = dragon_peek(&heap->chunks[i].kind);
         uint32_t n_words = dragon_heap_n_readable(heap, i, kind);
 
-        reopen_words_locked(heap, i, n_words);
         header->n_blocks += count_live(heap, i);
         if (kind == DRAGON_HEAP_CHUNK_RUN) {
             i += rebuild_run_locked(heap, i);

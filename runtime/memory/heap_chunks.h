@@ -12,7 +12,7 @@ int dragon_heap_lock(struct dragon_heap *heap);
 void dragon_heap_unlock(struct dragon_heap *heap);
 
 /* Lists of a fresh header. */
-void dragon_heap_init_lists(struct dragon_heap_header *header);
+void dragon_heap_init_lists(struct dragon_heap *heap);
 
 /* Bring memory behind the first n_chunks. */
 int dragon_heap_commit_locked(struct dragon_heap *heap, uint32_t n_chunks);
@@ -44,22 +44,28 @@ void dragon_heap_freed_locked(struct dragon_heap *heap, uint32_t index, uint32_t
 /* Give a chunk of small blocks, or a run, back, if none of it is used. */
 bool dragon_heap_close_chunk_locked(struct dragon_heap *heap, uint32_t index);
 
-/* ---- runs ---- */
+/* ---- runs, for memory/heap_runs.c ---- */
 
-int dragon_heap_alloc_run_locked(struct dragon_heap *heap, uint64_t size_bytes, uint32_t holder,
-                                 uint64_t *offset_out, uint32_t *generation_out);
+/* Whether the chunk is the first one of a run. Without the mutex it may be none a
+ * moment later. */
+bool dragon_heap_is_run(struct dragon_heap *heap, uint32_t chunk);
 
-/* Bring memory behind a part of the free chunks that a run of size_bytes would
- * take. True: there may be more to bring, after others have had the mutex. Whoever is
- * killed in between leaves free chunks with memory. */
-bool dragon_heap_prepare_run_locked(struct dragon_heap *heap, uint64_t size_bytes);
+/* Chunks of a run, 1 if its line makes no sense. */
+uint32_t dragon_heap_run_length(struct dragon_heap *heap, uint32_t first);
 
-/* Keep a run that was just freed for the next who wants one. */
-void dragon_heap_keep_run_locked(struct dragon_heap *heap, uint32_t first);
+/* A run of n chunks that nobody holds. 0; DRAGON_POOL_FULL; -ENOMEM, ... */
+int dragon_heap_make_run_locked(struct dragon_heap *heap, uint32_t n, uint32_t *first_out);
+
+/* As dragon_heap_prepare_run_locked, for n chunks. */
+bool dragon_heap_prepare_chunks_locked(struct dragon_heap *heap, uint32_t n);
+
+/* Somebody has taken chunks before this one: the next look for idle memory leaves
+ * them alone. */
+void dragon_heap_note_taken(struct dragon_heap *heap, uint32_t end);
 
 /* ---- room ---- */
 
-/* Give back all that nobody uses: cached runs, empty chunks; end the leases of
+/* Give back all that nobody uses: kept runs, empty chunks; end the leases of
  * the dead. */
 void dragon_heap_reclaim_locked(struct dragon_heap *heap);
 

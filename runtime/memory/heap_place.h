@@ -18,6 +18,10 @@
  *   |   holder    |    slack    |    generation     |
  *
  * slack: the room of the block less its size as asked (small blocks; 0 in runs).
+ *
+ * A run has one word, its chunk room for many: the second says its size, the third
+ * the generation that this belongs to. Both look like closed words, with a number
+ * below: no late swap of a small block, whose words these may have been, fits them.
  */
 
 #define DRAGON_HEAP_HOLDER_SHIFT 47
@@ -190,26 +194,83 @@ static inline int dragon_heap_locate(const struct dragon_heap *heap, uint64_t of
     return 0;
 }
 
-/* Make a free block the holder's: block number `block` of a chunk that had this
- * kind when it was looked up. slack: see memory/heap_place.h. False: somebody was
- * faster, or the chunk has become another. No lock. */
-static inline bool dragon_heap_take(struct dragon_heap *heap, uint32_t chunk, uint32_t kind,
-                                    uint32_t block, uint64_t slack, uint32_t holder,
-                                    uint32_t *generation_out)
+/* ---- the size of a run ---- */
+
+#define DRAGON_HEAP_RUN_SIZE 1u  /* index of a word */
+#define DRAGON_HEAP_RUN_SIZED 2u /* whose size that is */
+
+static inline uint64_t dragon_heap_closed_number(uint64_t number)
 {
-    _Atomic uint64_t *at = &dragon_heap_words(heap, chunk)[block];
-    uint64_t word = dragon_observe(at);
+    return (uint64_t)DRAGON_HEAP_HOLDER_CLOSED << DRAGON_HEAP_HOLDER_SHIFT | number;
+}
+
+/* By who has just taken the run. */
+static inline void dragon_heap_write_run_size(struct dragon_heap *heap, uint32_t first,
+                                              uint32_t generation, uint64_t size_bytes)
+{
+    _Atomic uint64_t *words = dragon_heap_words(heap, first);
+
+    /* Who reads this size sees the swap that went before, and reads the word again. */
+    dragon_publish(&words[DRAGON_HEAP_RUN_SIZE], dragon_heap_closed_number(size_bytes));
+    dragon_publish(&words[DRAGON_HEAP_RUN_SIZED], dragon_heap_closed_number(generation));
+}
+
+/* The caller reads the run's word once more. -EBADMSG: not written yet, or written
+ * over. */
+static inline int dragon_heap_read_run_size(const struct dragon_heap *heap, uint32_t first,
+                                            uint32_t generation, uint64_t *size_bytes_out)
+{
+    _Atomic uint64_t *words = dragon_heap_words(heap, first);
+    uint64_t room_bytes = (uint64_t)(heap->n_chunks - first) << heap->chunk_shift;
+    uint64_t size_bytes;
+
+    if (dragon_observe(&words[DRAGON_HEAP_RUN_SIZED]) != dragon_heap_closed_number(generation))
+        return dragon_error_origin(-EBADMSG);
+    size_bytes = dragon_observe(&words[DRAGON_HEAP_RUN_SIZE]) ^ dragon_heap_closed_number(0);
+    if (size_bytes > room_bytes)
+        return dragon_error_origin(-EBADMSG);
+    *size_bytes_out = size_bytes;
+    return 0;
+}
+
+/* ---- taking a block ---- */
+
+/* False: it is not free. */
+static inline bool dragon_heap_read_free(_Atomic uint64_t *at, uint64_t *word_out)
+{
+    *word_out = dragon_observe(at);
+    return dragon_heap_word_holder(*word_out) == DRAGON_HOLDER_NONE;
+}
+
+/* The swap; before it the word was read, then the chunk's kind. False: somebody was
+ * faster. */
+static inline bool dragon_heap_take_word(_Atomic uint64_t *at, uint64_t word, uint64_t slack,
+                                         uint32_t holder, uint32_t *generation_out)
+{
     uint32_t generation = dragon_heap_next_generation(dragon_heap_word_generation(word));
 
-    if (dragon_heap_word_holder(word) != DRAGON_HOLDER_NONE)
-        return false;
-    /* After the word: a chunk that becomes another changes its words first. */
-    if (dragon_observe(&heap->chunks[chunk].kind) != kind)
-        return false;
     DRAGON_TEST_POINT("heap-before-take");
     if (!dragon_replace(at, &word, dragon_heap_word_of(holder, slack, generation)))
         return false;
     DRAGON_TEST_POINT("heap-after-take");
     *generation_out = generation;
     return true;
+}
+
+/* Make a free block the holder's: block number `block` of a chunk of small blocks that
+ * had this kind when it was looked up. False: somebody was faster, or the chunk has
+ * become another. No lock. */
+static inline bool dragon_heap_take(struct dragon_heap *heap, uint32_t chunk, uint32_t kind,
+                                    uint32_t block, uint64_t slack, uint32_t holder,
+                                    uint32_t *generation_out)
+{
+    _Atomic uint64_t *at = &dragon_heap_words(heap, chunk)[block];
+    uint64_t word;
+
+    if (!dragon_heap_read_free(at, &word))
+        return false;
+    /* After the word: a chunk that becomes another changes its words first. */
+    if (dragon_observe(&heap->chunks[chunk].kind) != kind)
+        return false;
+    return dragon_heap_take_word(at, word, slack, holder, generation_out);
 }

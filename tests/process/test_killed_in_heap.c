@@ -222,6 +222,111 @@ Test(killed_in_heap, after_the_release_the_block_is_free)
     }
 }
 
+static struct dragon_heap_header *header(void)
+{
+    return dragon_pool_at(pool, 0);
+}
+
+static void forget_entries(void)
+{
+    for (int i = 0; i < DRAGON_HEAP_N_KEPT_RUNS; i++)
+        dragon_poke(&header()->kept_runs[i].run, 0);
+}
+
+/* The dead one had it from the list of kept runs, or was about to put it there. */
+Test(killed_in_heap, a_free_run_that_is_in_no_list_is_found_by_who_looks_for_room)
+{
+    const char *points[] = {"heap-run-found", "heap-after-release"};
+    struct dragon_handle run, rest;
+
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(dragon_pool_create_managed(SIZE_BYTES, 7, 1, &pool), 0);
+        cr_assert_eq(dragon_pool_alloc(pool, sizes[2], MINE, &run), 0);
+        cr_assert_eq(dragon_pool_free(pool, &run), 0);
+        cr_assert(child_dies_at(points[i], alloc_and_free_one, &sizes[2]));
+        cr_assert_eq(dragon_peek(&header()->kept_runs[0].run), 0, "in no list");
+        cr_assert_eq(n_blocks(), 0);
+        cr_assert_eq(dragon_pool_alloc(pool, SIZE_BYTES, MINE, &rest), 0);
+        cr_assert(dragon_pool_check(pool));
+        dragon_pool_close(pool);
+    }
+}
+
+static int free_more_than_are_kept(void *unused)
+{
+    struct dragon_handle handles[DRAGON_HEAP_N_KEPT_RUNS + 1];
+
+    (void)unused;
+    for (int i = 0; i <= DRAGON_HEAP_N_KEPT_RUNS; i++)
+        if (dragon_pool_alloc(pool, sizes[2], VICTIMS, &handles[i]) != 0)
+            return 1;
+    for (int i = 0; i <= DRAGON_HEAP_N_KEPT_RUNS; i++)
+        if (dragon_pool_free(pool, &handles[i]) != 0)
+            return 1;
+    return 0;
+}
+
+Test(killed_in_heap, a_run_that_made_room_for_another_is_found_by_who_looks_for_room)
+{
+    struct dragon_handle handle;
+
+    cr_assert_eq(dragon_pool_create_managed(SIZE_BYTES, 7, 1, &pool), 0);
+    cr_assert(child_dies_at("heap-run-displaced", free_more_than_are_kept, NULL));
+    cr_assert_eq(n_blocks(), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, SIZE_BYTES, MINE, &handle), 0);
+    cr_assert(dragon_pool_check(pool));
+    dragon_pool_close(pool);
+}
+
+/* What the dead one took has a holder, but no size yet. */
+Test(killed_in_heap, a_kept_run_that_was_just_taken_is_swept)
+{
+    struct dragon_handle run, again;
+    uint64_t size_bytes;
+
+    open_pool();
+    cr_assert_eq(dragon_pool_alloc(pool, sizes[2], MINE, &run), 0);
+    cr_assert_eq(dragon_pool_free(pool, &run), 0);
+    cr_assert(child_dies_at("heap-after-take", alloc_one, &sizes[2]));
+    cr_assert_lt(dragon_pool_find(pool, run.offset, &again, &size_bytes), 0);
+    check_survivors(N_MINE + 1, N_MINE + 1);
+}
+
+static int alloc_free_and_trim(void *unused)
+{
+    (void)unused;
+    if (alloc_and_free_one(&(uint64_t){5 * DRAGON_HEAP_CHUNK_BYTES}) != 0)
+        return 1;
+    dragon_pool_trim(pool, 0);
+    return 0;
+}
+
+/* A stale entry leads to it, but its last chunk is free already. */
+Test(killed_in_heap, a_run_that_was_being_given_back_is_not_taken_by_a_stale_entry)
+{
+    const char *points[] = {"heap-closed", "heap-freeing-chunks"};
+    struct dragon_handle before, run, small;
+
+    for (int i = 0; i < 2; i++) {
+        uint32_t first;
+
+        cr_assert_eq(dragon_pool_create_managed(SIZE_BYTES, 7, 1, &pool), 0);
+        cr_assert_eq(dragon_pool_alloc(pool, 5 * DRAGON_HEAP_CHUNK_BYTES, MINE, &before), 0);
+        cr_assert_eq(dragon_pool_free(pool, &before), 0);
+        first = (uint32_t)(dragon_peek(&header()->kept_runs[0].run) >> 32);
+        cr_assert(child_dies_at(points[i], alloc_free_and_trim, NULL));
+        forget_entries();
+        dragon_poke(&header()->kept_runs[0].run, (uint64_t)first << 32 | 5);
+        cr_assert_eq(dragon_pool_alloc(pool, 5 * DRAGON_HEAP_CHUNK_BYTES, MINE, &run), 0);
+        cr_assert_neq(run.generation, before.generation);
+        cr_assert_eq(dragon_pool_alloc(pool, 100, MINE, &small), 0);
+        cr_assert(small.offset < run.offset ||
+                  small.offset >= run.offset + 5 * DRAGON_HEAP_CHUNK_BYTES);
+        cr_assert(dragon_pool_check(pool));
+        dragon_pool_close(pool);
+    }
+}
+
 Test(killed_in_heap, chunks_that_were_being_closed_are_whole_again_or_free)
 {
     const char *points[] = {"heap-closing", "heap-closed", "heap-freeing-chunks"};
@@ -320,20 +425,20 @@ Test(killed_in_heap, no_name_comes_again_after_a_death_in_the_middle_of_closing)
 static int forget_and_die(void *argument)
 {
     struct heap_view view;
-    struct dragon_heap_header *header;
+    struct dragon_heap_header *heap;
 
     (void)argument;
     heap_view_open(&view, pool);
-    header = view.heap.header;
-    if (dragon_mutex_lock(&header->mutex) != 0)
+    heap = view.heap.header;
+    if (dragon_mutex_lock(&heap->mutex) != 0)
         return 1;
-    header->n_used = 1;
-    header->scan_from = header->n_committed;
-    header->n_backed = 12345;
-    memset(header->partial, 0, sizeof header->partial);
-    memset(header->cached_runs, 0, sizeof header->cached_runs);
+    heap->n_used = 1;
+    heap->scan_from = heap->n_committed;
+    heap->n_backed = 12345;
+    memset(heap->partial, 0, sizeof heap->partial);
+    memset(heap->kept_runs, 0xff, sizeof heap->kept_runs);
     /* The rest of a run whose first chunk was not marked any more. */
-    view.heap.chunks[header->n_committed - 1].kind = DRAGON_HEAP_CHUNK_RUN_REST;
+    view.heap.chunks[heap->n_committed - 1].kind = DRAGON_HEAP_CHUNK_RUN_REST;
     kill(getpid(), SIGKILL);
     return 2;
 }
@@ -429,10 +534,8 @@ static int wait_for_room(void *argument)
 
 static bool somebody_waits(void *argument)
 {
-    struct dragon_heap_header *header = dragon_pool_at(pool, 0);
-
     (void)argument;
-    return dragon_eventcount_has_waiters(&header->freed);
+    return dragon_eventcount_has_waiters(&header()->freed);
 }
 
 static void wait_while_a_free_dies_at(const char *point)

@@ -1,7 +1,8 @@
 /* Threads over one pool until the time is up: stress_heap SEED SECONDS. Each
  * fills its blocks with a pattern of its own and hands some to others, who free
  * them. Beside them threads start and end, forked copies of the process allocate
- * and are killed, and somebody reads, counts, sweeps and trims. Pools are large,
+ * and are killed, somebody reads, counts, sweeps and trims, and somebody writes nonsense
+ * into the list of kept runs. Pools are large,
  * small and always full, counted, and with short chunks, in turn. Also a program for
  * the thread sanitizer. */
 #include "base/atomic.h"
@@ -10,6 +11,7 @@
 #include "support/seed.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,10 +23,13 @@
 #define N_STEPS 4000
 #define N_SHORT_STEPS 200 /* of a thread that ends soon */
 #define N_OWN 40
+#define N_BESIDE 4 /* threads that do something else */
 #define N_SHELVES 64
 #define SHORT_LIVED (DRAGON_HOLDER_FIRST_SLOT + N_THREADS)
 #define KILLED (DRAGON_HOLDER_FIRST_SLOT + N_THREADS + 1)
 #define LONGEST_WAIT_NS 2000000
+#define LARGEST UINT64_C(300000)
+#define LARGEST_OF_ALL (UINT64_C(2) << 20) /* rarely: a long run (memory/heap_runs.c) */
 
 static const struct dragon_pool_options settings[] = {
     {.size_bytes = UINT64_C(32) << 20, .node = 7, .number = 1},
@@ -77,8 +82,10 @@ static void check_and_free(const struct dragon_handle *handle)
 
 static void alloc(struct worker *worker, struct dragon_handle *handle)
 {
-    uint64_t largest[] = {100, 2000, 16384, 300000};
-    uint64_t size_bytes = 1 + seed_below(&worker->seed, largest[seed_below(&worker->seed, 4)]);
+    uint64_t largest[] = {100, 2000, 16384, LARGEST};
+    uint64_t most =
+        seed_below(&worker->seed, 100) ? largest[seed_below(&worker->seed, 4)] : LARGEST_OF_ALL;
+    uint64_t size_bytes = 1 + seed_below(&worker->seed, most);
     int64_t wait_ns = (int64_t)seed_below(&worker->seed, LONGEST_WAIT_NS);
     int r;
 
@@ -217,7 +224,7 @@ static void look_at_all(void)
     uint32_t holder;
 
     while (dragon_pool_next(pool, &at, &handle, &size_bytes, &holder)) {
-        require(handle.offset > last && size_bytes > 0 && size_bytes <= 300000);
+        require(handle.offset > last && size_bytes > 0 && size_bytes <= LARGEST_OF_ALL);
         require(holder == DRAGON_HOLDER_SHARED ||
                 (holder >= DRAGON_HOLDER_FIRST_SLOT && holder <= KILLED));
         last = handle.offset;
@@ -242,6 +249,24 @@ static void *look_and_trim(void *argument)
     return NULL;
 }
 
+/* Entries are guesses: whatever they say, nobody gets what is another's. */
+static void *guess_runs(void *argument)
+{
+    struct seed *seed = argument;
+    struct heap_view view;
+
+    heap_view_open(&view, pool);
+    while (dragon_observe(&n_at_work) > 0) {
+        uint64_t first = seed_below(seed, view.heap.n_chunks), n = 1 + seed_below(seed, 5);
+        int i = (int)seed_below(seed, DRAGON_HEAP_N_KEPT_RUNS);
+
+        dragon_poke(&view.heap.header->kept_runs[i].run, first << 32 | n);
+        sched_yield();
+    }
+    heap_view_close(&view);
+    return NULL;
+}
+
 /* ---- rounds ---- */
 
 static void check_end(const struct worker *workers)
@@ -259,10 +284,10 @@ static void check_end(const struct worker *workers)
 
 static void run_round(struct seed *seed)
 {
-    void *(*const beside[])(void *) = {start_threads, fork_and_kill, look_and_trim};
+    void *(*const beside[])(void *) = {start_threads, fork_and_kill, look_and_trim, guess_runs};
     struct worker workers[N_THREADS] = {0};
-    struct seed seeds[3];
-    pthread_t threads[N_THREADS], others[3];
+    struct seed seeds[N_BESIDE];
+    pthread_t threads[N_THREADS], others[N_BESIDE];
 
     require(dragon_pool_make_managed(setting, &pool) == 0);
     memset(shelves, 0, sizeof shelves);
@@ -273,11 +298,11 @@ static void run_round(struct seed *seed)
         workers[i].n_steps = N_STEPS;
         require(pthread_create(&threads[i], NULL, work, &workers[i]) == 0);
     }
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < N_BESIDE; i++) {
         seeds[i] = seed_from(seed_next(seed));
         require(pthread_create(&others[i], NULL, beside[i], &seeds[i]) == 0);
     }
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < N_BESIDE; i++)
         pthread_join(others[i], NULL);
     check_end(workers);
     dragon_pool_close(pool);

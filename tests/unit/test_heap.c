@@ -419,13 +419,13 @@ Test(heap, a_thread_forgets_the_chunks_that_were_taken_from_it)
 
 Test(heap, of_many_freed_runs_the_last_few_are_kept_as_they_are)
 {
-    struct block runs[DRAGON_HEAP_N_CACHED_RUNS + 2];
+    struct block runs[DRAGON_HEAP_N_KEPT_RUNS + 2];
 
-    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS + 2; i++)
+    for (int i = 0; i < DRAGON_HEAP_N_KEPT_RUNS + 2; i++)
         runs[i] = alloc(2 * CHUNK, HOLDER);
-    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS + 2; i++)
+    for (int i = 0; i < DRAGON_HEAP_N_KEPT_RUNS + 2; i++)
         release(&runs[i]);
-    for (int i = 0; i < DRAGON_HEAP_N_CACHED_RUNS + 2; i++)
+    for (int i = 0; i < DRAGON_HEAP_N_KEPT_RUNS + 2; i++)
         cr_assert_eq(dragon_peek(&heap.chunks[2 * i].kind),
                      i < 2 ? DRAGON_HEAP_CHUNK_FREE : DRAGON_HEAP_CHUNK_RUN);
     cr_assert(is_sane());
@@ -659,9 +659,9 @@ Test(heap, a_chunk_line_that_was_written_over_names_no_place_outside)
     of_small->kind = UINT32_MAX;
     cr_assert_eq(dragon_heap_resolve(&heap, small.offset, small.generation, &size_bytes), -EBADMSG);
     of_small->kind = dragon_heap_kind_small(0);
-    of_run->size_bytes = N_CHUNKS * CHUNK;
+    dragon_heap_write_run_size(&heap, 1, run.generation, N_CHUNKS * CHUNK);
     cr_assert_eq(dragon_heap_resolve(&heap, run.offset, run.generation, &size_bytes), -EBADMSG);
-    of_run->size_bytes = 3 * CHUNK;
+    dragon_heap_write_run_size(&heap, 1, run.generation, 3 * CHUNK);
     of_run->kind = 77;
     cr_assert_eq(dragon_heap_resolve(&heap, run.offset, run.generation, &size_bytes), -EBADMSG);
     of_run->kind = DRAGON_HEAP_CHUNK_RUN;
@@ -705,7 +705,7 @@ static void write_over(int what, const struct block *run, uint32_t value)
         heap.chunks[listed].previous = value;
         break;
     case 2:
-        header->cached_runs[0] = (struct dragon_heap_cached_run){.first = value, .n_chunks = 1};
+        dragon_poke(&header->kept_runs[0].run, (uint64_t)value << 32 | 1);
         break;
     case 3:
         dragon_poke(&heap.chunks[of_run].n_chunks, value);
