@@ -163,8 +163,10 @@ void dragon_heap_keep_run(struct dragon_heap *heap, uint32_t first)
 
 void dragon_heap_forget_kept_runs(struct dragon_heap *heap)
 {
+    /* Not by a store, which might be seen after the words are read: then a run could be
+     * freed and noted in between, and the entry be cleared all the same. */
     for (int i = 0; i < DRAGON_HEAP_N_KEPT_RUNS; i++)
-        dragon_poke(&heap->header->kept_runs[i].run, 0);
+        dragon_exchange(&heap->header->kept_runs[i].run, 0);
 }
 
 /* ---- allocation ---- */
