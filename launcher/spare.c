@@ -1,21 +1,19 @@
 /*
  * A spare is a child-to-be, forked before anybody asked for it. For the process that will have
- * asked to be its parent in every respect (getppid, wait, SIGCHLD), it is forked twice: the fork
- * server forks a *middle* process, which forks the spare and waits. When the middle ends, the
- * kernel gives the spare to the nearest ancestor that adopts orphans; that is who asked, which
- * adopts them just then, and it makes SIGCHLD the signal of the spare's end.
+ * asked to be its parent in every respect (getppid, wait, SIGCHLD), it is forked by a *middle*
+ * process of the fork server's. When the middle ends, the kernel gives the spare to the nearest
+ * ancestor that adopts orphans; that is who asked, which adopts them just then, and it makes
+ * SIGCHLD the signal of the spare's end.
  *
  *     starter ... seed --- fork server --- middle --- spare
  *        ^------------------------------------------------'   once the middle has ended
  *
- * The middle runs no Python. It ends when the spare has written to a pipe, or is dead; it dies with
- * the fork server, and an idle spare dies with it.
+ * runtime/os/fork.h has the rest; this file is what Python sees of it.
  */
 
 #include "spare.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -31,70 +29,41 @@ static PyObject *os_error(int r)
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
-/* ---- fork_spare ---- */
-
-/* The middle's life. A spare that dies unreleased is reaped here, or its starter, if it adopts
- * orphans just now, would get a dead child that it knows nothing of. */
-static _Noreturn void be_middle(int32_t spare_pid, int release_fd)
-{
-    char byte;
-    ssize_t n;
-    int status;
-    do {
-        n = read(release_fd, &byte, 1);
-    } while (n < 0 && errno == EINTR);
-    if (n != 1) {
-        dragon_os_wait(spare_pid, &status);
-    }
-    _exit(0);
-}
-
-/* In the middle; returns in the spare. */
-static void fork_again(int32_t server_pid, const int release[2])
-{
-    int32_t middle_pid = dragon_os_pid(), spare_pid;
-    int r = dragon_os_die_with_parent(server_pid);
-    if (r == 0) {
-        r = dragon_os_fork(&spare_pid);
-    }
-    if (r < 0) {
-        _exit(-r);
-    }
-    if (spare_pid > 0) {
-        close(release[1]);
-        be_middle(spare_pid, release[0]);
-    }
-    close(release[0]);
-    if (dragon_os_die_with_parent(middle_pid) < 0) {
-        _exit(0);
-    }
-}
+/* ---- the server's side ---- */
 
 PyDoc_STRVAR(fork_spare_doc,
              "fork_spare()\n--\n\n"
-             "Fork a spare. In this process: (pid of the middle, -1). In the spare, where all\n"
-             "else is as after os.fork(): (0, the descriptor for wait_for_adoption).\n\n"
-             "Raises OSError if the middle cannot be forked; if the spare cannot, the middle's\n"
-             "exit status is errno.");
+             "Fork a spare. In this process: (0, pid of the middle, its stack). In the spare,\n"
+             "where all else is as after os.fork(): (1, pid of the middle, the descriptor for\n"
+             "release).\n\n"
+             "Raises OSError.");
 
 static PyObject *fork_spare(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 {
-    int32_t server_pid = dragon_os_pid(), middle_pid;
-    int release[2];
-    if (pipe2(release, O_CLOEXEC) < 0) {
-        return os_error(-errno);
-    }
+    struct dragon_os_middle middle;
+    int release_fd = -1;
     PyOS_BeforeFork();
-    int r = dragon_os_fork(&middle_pid);
-    if (r == 0 && middle_pid == 0) {
-        fork_again(server_pid, release);
+    int r = dragon_os_fork_spare(&middle, &release_fd);
+    if (r == DRAGON_OS_SPARE) {
         PyOS_AfterFork_Child();
-        return Py_BuildValue("(ii)", 0, release[1]);
+        return Py_BuildValue("(iii)", 1, middle.pid, release_fd);
     }
     PyOS_AfterFork_Parent();
-    close(release[0]);
-    close(release[1]);
-    return r < 0 ? os_error(r) : Py_BuildValue("(ii)", middle_pid, -1);
+    return r < 0 ? os_error(r)
+                 : Py_BuildValue("(iiN)", 0, middle.pid, PyLong_FromVoidPtr(middle.stack));
+}
+
+PyDoc_STRVAR(forget_middle_doc, "forget_middle(stack, /)\n--\n\n"
+                                "The middle with that stack has ended and was waited for.");
+
+static PyObject *forget_middle(PyObject *Py_UNUSED(module), PyObject *stack)
+{
+    struct dragon_os_middle middle = {.stack = PyLong_AsVoidPtr(stack)};
+    if (!middle.stack && PyErr_Occurred()) {
+        return NULL;
+    }
+    dragon_os_forget_middle(&middle);
+    Py_RETURN_NONE;
 }
 
 /* ---- what a spare does when it is asked for ---- */
@@ -213,6 +182,7 @@ static PyObject *environment(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(un
 
 PyMethodDef dragon_spare_methods[] = {
     {"fork_spare", fork_spare, METH_NOARGS, fork_spare_doc},
+    {"forget_middle", forget_middle, METH_O, forget_middle_doc},
     {"die_with_parent", die_with_parent, METH_O, die_with_parent_doc},
     {"release", release, METH_O, release_doc},
     {"wait_for_adoption", wait_for_adoption, METH_VARARGS, wait_for_adoption_doc},

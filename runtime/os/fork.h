@@ -19,6 +19,26 @@ int dragon_os_fork_hidden(int32_t *pid_out);
 /* fork() of the C library: its handlers run. The child's pid; 0 in the child. */
 int dragon_os_fork(int32_t *pid_out);
 
+/* A process between a server and a spare that it forks; see dragon_os_fork_spare. */
+struct dragon_os_middle {
+    int32_t pid;
+    void *stack;
+};
+
+/* Fork a spare that is not the caller's child but that of a *middle*, which is, and does nothing
+ * but wait. The middle runs in the caller's memory, so that making it and its end cost next to
+ * nothing. It ends when the spare has written to the pipe *release_out, or is dead, and dies with
+ * the caller; the spare dies with the middle. When the middle ends after a write, the kernel gives
+ * the spare to the nearest ancestor that adopts orphans; in all other cases the middle reaps it.
+ *
+ * For a process with one thread that blocks all signals. fork handlers of the C library run. 0: in
+ * the caller; DRAGON_OS_SPARE: in the spare, where middle_out->pid is set, too. */
+int dragon_os_fork_spare(struct dragon_os_middle *middle_out, int *release_out);
+enum { DRAGON_OS_SPARE = 1 };
+
+/* In the caller: the middle has ended and was reaped. */
+void dragon_os_forget_middle(struct dragon_os_middle *middle);
+
 /* Have the kernel end the calling process, which has one thread, by SIGKILL when the
  * thread ends that forked it. -ESRCH: its parent, parent_pid, is gone already. */
 int dragon_os_die_with_parent(int32_t parent_pid);

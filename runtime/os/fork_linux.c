@@ -1,5 +1,6 @@
 #include "os/fork.h"
 
+#include "base/atomic.h"
 #include "base/deadline.h"
 #include "base/error.h"
 #include "os/os.h"
@@ -8,8 +9,10 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -44,6 +47,108 @@ int dragon_os_fork(int32_t *pid_out)
         return dragon_error_origin(-errno);
     *pid_out = pid;
     return 0;
+}
+
+/* ---- a spare and its middle ---- */
+
+#define MIDDLE_STACK_BYTES 65536
+
+/* What the caller and the middle tell each other, on the caller's stack. */
+struct birth {
+    int32_t server_pid;
+    int release[2];
+    _Atomic uint32_t is_over; /* the spare exists, or cannot */
+    int error;
+    jmp_buf in_spare;
+};
+
+/* The middle's life after the birth. It shares the memory, and errno, of a process that runs by
+ * now: only plain system calls that do not fail. */
+static _Noreturn void be_middle(int32_t spare_pid, int release_fd)
+{
+    char byte;
+
+    if (read(release_fd, &byte, 1) != 1)
+        syscall(SYS_wait4, spare_pid, NULL, 0, NULL);
+    syscall(SYS_exit_group, 0);
+    __builtin_unreachable();
+}
+
+/* The middle, on a stack of its own; the caller waits until birth->is_over. The spare, a copy of
+ * all memory, leaves for the caller's stack. */
+static int run_middle(void *argument)
+{
+    struct birth *birth = argument;
+    int32_t middle_pid = (int32_t)syscall(SYS_getpid), spare_pid = -1;
+    int release_fd = birth->release[0];
+
+    birth->error = dragon_os_die_with_parent(birth->server_pid);
+    if (birth->error == 0)
+        birth->error = dragon_os_fork(&spare_pid);
+    if (birth->error == 0 && spare_pid == 0) {
+        birth->error = dragon_os_die_with_parent(middle_pid);
+        longjmp(birth->in_spare, 1);
+    }
+    close(birth->release[1]);
+    dragon_publish(&birth->is_over, 1);
+    dragon_os_futex_wake(&birth->is_over, 1);
+    if (spare_pid > 0)
+        be_middle(spare_pid, release_fd);
+    syscall(SYS_exit_group, 0);
+    __builtin_unreachable();
+}
+
+static int fork_through_middle(struct birth *birth, struct dragon_os_middle *middle)
+{
+    char *top = (char *)middle->stack + MIDDLE_STACK_BYTES;
+
+    if (setjmp(birth->in_spare) != 0)
+        return DRAGON_OS_SPARE;
+    middle->pid = clone(run_middle, top, CLONE_VM | SIGCHLD, birth);
+    if (middle->pid < 0)
+        return dragon_error_origin(-errno);
+    while (dragon_observe(&birth->is_over) == 0)
+        (void)dragon_os_futex_wait(&birth->is_over, 0, DRAGON_FOREVER);
+    return birth->error;
+}
+
+int dragon_os_fork_spare(struct dragon_os_middle *middle_out, int *release_out)
+{
+    struct birth birth = {.server_pid = getpid()};
+    int r, status;
+
+    middle_out->stack = mmap(NULL, MIDDLE_STACK_BYTES, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (middle_out->stack == MAP_FAILED)
+        return dragon_error_origin(-errno);
+    if (pipe2(birth.release, O_CLOEXEC) < 0) {
+        r = dragon_error_origin(-errno);
+        goto unmap;
+    }
+    r = fork_through_middle(&birth, middle_out);
+    close(birth.release[0]);
+    if (r == DRAGON_OS_SPARE) {
+        if (birth.error < 0)
+            _exit(0);
+        middle_out->pid = getppid();
+        *release_out = birth.release[1];
+        dragon_os_forget_middle(middle_out);
+        return DRAGON_OS_SPARE;
+    }
+    close(birth.release[1]);
+    if (r == 0)
+        return 0;
+    if (middle_out->pid > 0)
+        dragon_os_wait(middle_out->pid, &status);
+
+unmap:
+    dragon_os_forget_middle(middle_out);
+    return r;
+}
+
+void dragon_os_forget_middle(struct dragon_os_middle *middle)
+{
+    munmap(middle->stack, MIDDLE_STACK_BYTES);
 }
 
 int dragon_os_wait(int32_t pid, int *status_out)

@@ -75,7 +75,7 @@ class _Stock:
     def __init__(self, orders: socket.socket, poll: select.poll) -> None:
         self._orders = orders
         self._poll = poll
-        self._middles: dict[int, int] = {}  # pidfd -> pid
+        self._middles: dict[int, tuple[int, int]] = {}  # pidfd -> pid, stack
         self._n_wanted = 1
         self._last_order = time.monotonic()
         self._restock_at = 0.0
@@ -110,16 +110,16 @@ class _Stock:
     def restock(self) -> _Spare | None:
         """Fork a spare; return it in the spare itself."""
         try:
-            middle, release_fd = _dragon_launch.fork_spare()
-            if middle == 0:
+            is_spare, middle, rest = _dragon_launch.fork_spare()
+            if is_spare:
                 for fd in self._middles:
                     os.close(fd)
-                return _Spare(self._orders, os.getppid(), release_fd)
+                return _Spare(self._orders, middle, rest)
             pidfd = os.pidfd_open(middle)
         except OSError as error:
             self._refuse(error)
         else:
-            self._middles[pidfd] = middle
+            self._middles[pidfd] = (middle, rest)
             self._poll.register(pidfd, select.POLLIN)
         return None
 
@@ -136,10 +136,7 @@ class _Stock:
 
     def reap(self, pidfd: int) -> None:
         """A middle has ended: its spare has an order now, or is dead."""
-        status = self._forget(pidfd)
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-            self._refuse(OSError(os.WEXITSTATUS(status), ""))
-            return
+        self._forget(pidfd)
         self._last_order = time.monotonic()
         self._restock_at = self._last_order + _LULL_S
 
@@ -154,14 +151,16 @@ class _Stock:
         A spare that has just got an order may die of it: its starter sees that and orders again.
         """
         self._n_wanted = n_kept
-        for pidfd, middle in list(self._middles.items())[n_kept:]:
+        for pidfd, (middle, _) in list(self._middles.items())[n_kept:]:
             os.kill(middle, signal.SIGKILL)
             self._forget(pidfd)
 
-    def _forget(self, pidfd: int) -> int:
+    def _forget(self, pidfd: int) -> None:
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        return os.waitpid(self._middles.pop(pidfd), 0)[1]
+        middle, stack = self._middles.pop(pidfd)
+        os.waitpid(middle, 0)
+        _dragon_launch.forget_middle(stack)
 
     def want(self) -> None:
         """Keep spares from now on."""
