@@ -130,6 +130,21 @@ static PyObject *join_node(PyObject *Py_UNUSED(module), PyObject *fd)
     return dragon_node_current() ? Py_NewRef(Py_None) : os_error(dragon_node_error());
 }
 
+PyDoc_STRVAR(set_blocked_signals_doc,
+             "set_blocked_signals(mask, /)\n--\n\n"
+             "Block the signals whose bits are set, SIGHUP being bit 0, and\n"
+             "no others.");
+
+static PyObject *set_blocked_signals(PyObject *Py_UNUSED(module), PyObject *mask)
+{
+    uint64_t bits = PyLong_AsUnsignedLongLong(mask);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    dragon_os_set_blocked_signals(bits);
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(leave_doc, "leave(status, /)\n--\n\n"
                         "Leave the node and exit, without taking the interpreter down.");
 
@@ -187,6 +202,7 @@ PyMethodDef dragon_spare_methods[] = {
     {"release", release, METH_O, release_doc},
     {"wait_for_adoption", wait_for_adoption, METH_VARARGS, wait_for_adoption_doc},
     {"join_node", join_node, METH_O, join_node_doc},
+    {"set_blocked_signals", set_blocked_signals, METH_O, set_blocked_signals_doc},
     {"leave", leave, METH_O, leave_doc},
     {"adopt_orphans", adopt_orphans, METH_O, adopt_orphans_doc},
     {"environment", environment, METH_NOARGS, environment_doc},

@@ -57,8 +57,10 @@ int dragon_os_adopt_orphans(bool adopts, bool *was_out);
 /* Wait for the end of a child. Its status as of waitpid(2). */
 int dragon_os_wait(int32_t pid, int *status_out);
 
-/* Block all signals in the calling thread. */
+/* Block all signals in the calling thread; or those whose bits are set, SIGHUP being
+ * bit 0, as /proc/PID/status shows them. */
 void dragon_os_block_signals(void);
+void dragon_os_set_blocked_signals(uint64_t mask);
 
 /* Close all descriptors but the standard ones and `keep`, and have the standard ones lead
  * nowhere (/dev/null). */

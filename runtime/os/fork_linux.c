@@ -167,6 +167,17 @@ void dragon_os_block_signals(void)
     sigprocmask(SIG_SETMASK, &all, NULL);
 }
 
+void dragon_os_set_blocked_signals(uint64_t mask)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (int number = 1; number <= 64; number++)
+        if (mask >> (number - 1) & 1)
+            sigaddset(&set, number);
+    sigprocmask(SIG_SETMASK, &set, NULL);
+}
+
 /* ---- parents ---- */
 
 int dragon_os_die_with_parent(int32_t parent_pid)

@@ -67,6 +67,7 @@ class Program(NamedTuple):
     main_file: str | None  #: where main's source is, however it is run
     path: list[str]  #: sys.path
     named: list[str]  #: what is to be preloaded besides
+    standard: tuple[int, ...]  #: which of the descriptors 0, 1, 2 it has; they are sent, too
 
 
 class _Stock:
@@ -340,10 +341,13 @@ class Serving:
 
     def __enter__(self) -> dict[str, Any]:
         orders = socket.socket(fileno=ORDERS_FD)
-        message = orders.recv(1 << 20)
+        message, fds, _, _ = socket.recv_fds(orders, 1 << 20, 3, socket.MSG_CMSG_CLOEXEC)
         if not message:
             os._exit(0)
         program = Program(*marshal.loads(message))
+        newborn.prepare_standard_streams(
+            [fds.pop(0) if number in program.standard else None for number in range(3)]
+        )
         for name in _FOR_CHILDREN:
             importlib.import_module(name)
         sys.path[:] = program.path

@@ -69,17 +69,52 @@ def _set_environment(variables: bytes) -> None:
     time.tzset()
 
 
+#: Streams that have the encoding, the error handler and the buffering that Python was started with.
+_models = {name: getattr(sys, f"__{name}__") for name in ("stdin", "stdout", "stderr")}
+
+#: What the standard descriptors led to when the streams over them were made.
+_streams_of: list[tuple[int, int] | None] = [None, None, None]
+
+
+def prepare_standard_streams(fds: list[int | None]) -> None:
+    """In the fork server: make sys.stdin, stdout and stderr for children with these descriptors.
+
+    How a stream behaves depends on what its descriptor leads to, and making them takes a child
+    longer than a look whether that is still the same. The descriptors are closed.
+    """
+    nowhere = os.dup(0)
+    for number, fd in enumerate(fds):
+        if fd is not None:
+            os.dup2(fd, number)
+            os.close(fd)
+    _open_standard_streams()
+    for number in range(3):
+        os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
 def _open_standard_streams() -> None:
-    """Make sys.stdin, stdout and stderr anew: how they behave depends on what they lead to."""
+    """Make sys.stdin, stdout and stderr anew where their descriptors have changed."""
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
-        stream = _open_standard_stream(fd, name)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+        file = _file_of(fd)
+        if file is None or file != _streams_of[fd]:
+            stream = _open_standard_stream(fd, name)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+        _streams_of[fd] = file
+
+
+def _file_of(fd: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _open_standard_stream(fd: int, name: str) -> io.TextIOWrapper | None:
     """Source: create_stdio in Python/pylifecycle.c of CPython 3.11."""
-    like = getattr(sys, f"__{name}__")
+    like = _models[name]
     mode = "r" if fd == 0 else "w"
     is_unbuffered = fd != 0 and like.write_through
     try:

@@ -83,7 +83,8 @@ class _ForkServer:
             with theirs:
                 socket.send_fds(seed, [b"more"], [theirs.fileno()])
             self._send_words()
-            self.orders.send(marshal.dumps(tuple(_program(self._named))))
+            program = _program(self._named)
+            socket.send_fds(self.orders, [marshal.dumps(tuple(program))], [*program.standard])
         except OSError:
             self.orders.close()
             raise
@@ -185,7 +186,7 @@ def _program(named: list[str]) -> fork_server.Program:
         file = os.path.normpath(os.path.join(folder, file))
     is_script = getattr(main, "__spec__", None) is None
     path = [entry or folder for entry in sys.path if isinstance(entry, str)]
-    return fork_server.Program(file if is_script else None, file, path, named)
+    return fork_server.Program(file if is_script else None, file, path, named, _standard_fds())
 
 
 def _named_for_preloading() -> list[str]:
@@ -240,7 +241,7 @@ def start(
     starter = _the_starter()
     mine, fixed = surroundings.read()
     variables = _dragon_launch.environment()
-    standard = tuple([fd for fd in range(3) if _survives_exec(fd)])
+    standard = _standard_fds()
     fds = [*standard, pool_fd, tracker_fd, *inherited]
     for _ in range(2):
         server = _server_for(starter, fixed, variables)
@@ -345,6 +346,11 @@ class _Parts:
             self._parts[0] = (data[n:], [])
         else:
             del self._parts[0]
+
+
+def _standard_fds() -> tuple[int, ...]:
+    """Which of the descriptors 0, 1 and 2 a child has."""
+    return tuple([fd for fd in range(3) if _survives_exec(fd)])
 
 
 def _survives_exec(fd: int) -> bool:

@@ -13,6 +13,8 @@ import resource
 import signal
 from typing import NamedTuple
 
+import _dragon_launch
+
 _LIMITS = tuple(sorted({getattr(resource, n) for n in dir(resource) if n.startswith("RLIMIT_")}))
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "user", "uts")
 _FIXED_STATUS = (
@@ -99,7 +101,7 @@ def adopt(theirs: Surroundings, ours: Surroundings) -> None:
             if value != old:
                 resource.setrlimit(limit, value)
     _adopt_ignored(theirs.ignored, ours.ignored)
-    signal.pthread_sigmask(signal.SIG_SETMASK, _signals_of(theirs.blocked))
+    _dragon_launch.set_blocked_signals(theirs.blocked)
 
 
 def _adopt_ignored(theirs: int, ours: int) -> None:
