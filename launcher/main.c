@@ -12,6 +12,7 @@
 #include "node/node.h"
 #include "options.h"
 #include "seed.h"
+#include "title.h"
 
 #define EXIT_USAGE 2
 
@@ -98,6 +99,7 @@ int main(int argc, char **argv)
 {
     struct dragon_options options;
     dragon_allocator_prepare();
+    dragon_title_prepare(argc, argv);
     int r = prepare(&options, argc, argv);
     int status = 0;
     if (r == DRAGON_OPTIONS_INVALID) {

@@ -16,6 +16,7 @@
 #include "options.h"
 #include "seed.h"
 #include "spare.h"
+#include "title.h"
 
 static const struct dragon_options *launch_options;
 
@@ -72,10 +73,31 @@ static PyObject *launch_seed(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(unus
     return Py_BuildValue("(ii)", dragon_seed_socket(), -dragon_seed_error());
 }
 
+PyDoc_STRVAR(set_title_doc,
+             "set_title(text, /)\n--\n\n"
+             "Show text as the command line and, cut to 15 bytes, as the name of this process.\n\n"
+             "From the main thread. It is cut where there is no more room, and at a NUL.");
+
+static PyObject *launch_set_title(PyObject *Py_UNUSED(self), PyObject *text)
+{
+    if (!PyUnicode_Check(text)) {
+        return PyErr_Format(PyExc_TypeError, "set_title: str expected, not %.200s",
+                            Py_TYPE(text)->tp_name);
+    }
+    PyObject *bytes = PyUnicode_AsEncodedString(text, "utf-8", "replace");
+    if (!bytes) {
+        return NULL;
+    }
+    dragon_title_set(PyBytes_AS_STRING(bytes));
+    Py_DECREF(bytes);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef launch_methods[] = {
     {"seed", launch_seed, METH_NOARGS, seed_doc},
     {"find", launch_find, METH_O, find_doc},
     {"child_options", launch_child_options, METH_NOARGS, child_options_doc},
+    {"set_title", launch_set_title, METH_O, set_title_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import _dragon
 import _dragon_launch
-from dragon_overlay import seed
+from dragon_overlay import seed, startup
 from dragon_overlay.newborn import inherited_fds
 
 
@@ -43,6 +43,7 @@ class _Arrival:
 def _arrive(process_obj: Any, parent_pid: int | None) -> Any:
     if parent_pid is not None:
         _follow(parent_pid)
+    startup.arrive(process_obj)
     return process_obj
 
 
