@@ -19,7 +19,6 @@ if MYPY:
 
 _ROOT = "<dragon>/"
 _PACKAGES = ("dragon", "dragon_overlay")
-_CONTEXT = "multiprocessing.context"
 
 
 class EmbeddedLoader:
@@ -74,8 +73,8 @@ class EmbeddedFinder:
         """Find an embedded module, or the stdlib module that is completed after its load."""
         if name.partition(".")[0] in _PACKAGES:
             return _embedded_spec(name)
-        if name == _CONTEXT:
-            return _context_spec(path, target)
+        if name in _COMPLETED:
+            return _completed_spec(name, path, target)
         return None
 
 
@@ -98,18 +97,17 @@ def _embedded_spec(name: str) -> ModuleSpec | None:
     return spec
 
 
-def _context_spec(path: "Sequence[str] | None", target: "ModuleType | None") -> ModuleSpec | None:
-    """Find multiprocessing.context as ever, and add the start method once it has been loaded.
-
-    In time: `multiprocessing/__init__` takes the methods of the default context afterwards.
-    """
+def _completed_spec(
+    name: str, path: "Sequence[str] | None", target: "ModuleType | None"
+) -> ModuleSpec | None:
+    """Find a module of the standard library as ever, and complete it once it has been loaded."""
     for finder in sys.meta_path:
         find_spec = getattr(finder, "find_spec", None)
         if finder is EmbeddedFinder or find_spec is None:
             continue
-        spec: ModuleSpec | None = find_spec(_CONTEXT, path, target)
+        spec: ModuleSpec | None = find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            _call_after_exec(spec.loader, _add_start_method)
+            _call_after_exec(spec.loader, _COMPLETED[name])
             return spec
     return None
 
@@ -130,9 +128,23 @@ def _call_after_exec(loader: "Loader", then: "Callable[[ModuleType], None]") -> 
 
 
 def _add_start_method(context: "ModuleType") -> None:
+    """In time: `multiprocessing/__init__` takes the methods of the default context afterwards."""
     from dragon_overlay.context import install
 
     install(context, _dragon_launch.start_method)
+
+
+def _add_by_value(futures: "ModuleType") -> None:
+    from dragon_overlay.futures import install
+
+    install(futures)
+
+
+#: Modules of the standard library that are completed, and what does it.
+_COMPLETED = {
+    "multiprocessing.context": _add_start_method,
+    "concurrent.futures.process": _add_by_value,
+}
 
 
 def _show_overlay_source() -> None:
@@ -194,9 +206,9 @@ def _is_overlay_involved(value: BaseException, traceback: "TracebackType | None"
 def _start() -> None:
     sys.meta_path.insert(0, EmbeddedFinder)
     # A .pth file may have loaded multiprocessing before us.
-    context = sys.modules.get(_CONTEXT)
-    if context is not None:
-        _add_start_method(context)
+    for name, complete in _COMPLETED.items():
+        if name in sys.modules:
+            complete(sys.modules[name])
 
 
 _start()

@@ -22,7 +22,7 @@ from typing import Any
 
 import _dragon
 import _dragon_launch
-from dragon_overlay import seed, startup
+from dragon_overlay import by_value, seed, startup
 from dragon_overlay.newborn import inherited_fds
 
 
@@ -112,11 +112,11 @@ class Popen(popen_fork.Popen):
 
     def _pickle(self, process_obj: Any) -> memoryview:
         buffer = io.BytesIO()
-        preparation = spawn.get_preparation_data(process_obj._name)
+        preparation = by_value.preparation_data(process_obj._name)
         set_spawning_popen(self)  # type: ignore[arg-type]  # typeshed knows two kinds of Popen
         try:
             reduction.dump(preparation, buffer)
-            reduction.dump(_Arrival(process_obj), buffer)
+            by_value.dump(_Arrival(process_obj), buffer, self._fds.clear)
         finally:
             set_spawning_popen(None)
         return buffer.getbuffer()

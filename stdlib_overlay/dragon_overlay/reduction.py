@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
@@ -66,3 +67,9 @@ def reduce_array(array: Any) -> tuple[Any, ...]:
     else:
         reduced = array.__reduce_ex__(5)
     return reduced
+
+
+def array_reducers() -> dict[Any, Any]:
+    """The reducer of arrays in a message, by their type; empty while numpy is not in use."""
+    array = getattr(sys.modules.get("numpy"), "ndarray", None)
+    return {} if array is None else {array: reduce_array}

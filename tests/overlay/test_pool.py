@@ -86,7 +86,7 @@ def test_an_error_in_a_task_is_raised_with_the_workers_traceback(shared_pool: An
     assert next(results) == 4
 
 
-@pytest.mark.parametrize("argument", [lambda: None, Refuses()])
+@pytest.mark.parametrize("argument", [threading.Lock(), Refuses()])
 def test_an_argument_that_cannot_be_pickled_is_an_error_of_its_call(
     shared_pool: Any, argument: Any
 ) -> None:
@@ -280,7 +280,7 @@ def test_an_executor_passes_arrays_and_errors(executor: Any) -> None:
     with pytest.raises(ValueError, match="task 7 fails"):
         executor.submit(fail, 7).result(20)
     with pytest.raises(Exception, match="pickle"):
-        executor.submit(square, lambda: None).result(20)
+        executor.submit(square, threading.Lock()).result(20)
     assert executor.submit(square, 2).result(20) == 4
 
 
