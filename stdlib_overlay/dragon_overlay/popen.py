@@ -113,6 +113,7 @@ class Popen(popen_fork.Popen):
     def _pickle(self, process_obj: Any) -> memoryview:
         buffer = io.BytesIO()
         preparation = by_value.preparation_data(process_obj._name)
+        startup.add_reporter(preparation, process_obj)
         set_spawning_popen(self)  # type: ignore[arg-type]  # typeshed knows two kinds of Popen
         try:
             reduction.dump(preparation, buffer)
