@@ -123,6 +123,10 @@ static int launch_exec(PyObject *module)
     if (add_constant(module, "start_method", start_method) < 0) {
         return -1;
     }
+    bool is_child = launch_options->attach_fd >= 0 || launch_options->is_fork_server;
+    if (add_constant(module, "is_child", PyBool_FromLong(is_child)) < 0) {
+        return -1;
+    }
     return add_constant(module, "version", PyUnicode_FromString(DRAGON_VERSION));
 }
 

@@ -4,6 +4,7 @@ from typing import NoReturn
 
 start_method: str | None
 version: str
+is_child: bool  # started by dragon's own start method, or to fork such
 
 def find(name: str, /) -> tuple[str, bool, bytes, bytes] | None: ...
 def child_options() -> list[str]: ...

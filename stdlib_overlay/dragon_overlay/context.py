@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import _dragon
+import _dragon_launch
 from dragon_overlay.process import DragonProcess
 
 #: What multiprocessing offers as functions and what must follow the current start method. The
@@ -43,6 +44,10 @@ class DragonContext(_stock.BaseContext):
 
     _name = "dragon"
     Process = DragonProcess
+
+    def _check_available(self) -> None:
+        """Run when somebody chooses this context: the first process is not far."""
+        _prepare_to_start()
 
     def Lock(self) -> Any:
         from dragon_overlay.synchronize import Lock
@@ -118,6 +123,14 @@ def announce() -> None:
     _is_announced = True
 
 
+def _prepare_to_start() -> None:
+    # Most processes that others started start none themselves.
+    if not _dragon_launch.is_child:
+        from dragon_overlay import seed
+
+        seed.prepare()
+
+
 def install(module: ModuleType, default_method: str | None = None) -> None:
     """Make "dragon" a start method of ``multiprocessing.context``.
 
@@ -139,6 +152,8 @@ def install(module: ModuleType, default_method: str | None = None) -> None:
         if default_method not in contexts:
             raise ValueError(f"cannot find context for {default_method!r}")
         module._default_context._default_context = contexts[default_method]
+    if _is_announced or default_method == "dragon":
+        _prepare_to_start()
 
 
 def _dispatcher(stock_method: Any) -> Any:

@@ -27,11 +27,19 @@ import socket
 import sys
 import time
 from multiprocessing import spawn
-from typing import Any, NamedTuple
+from typing import Any
 
 import _dragon_launch
 from dragon_overlay import main_code, newborn, surroundings
-from dragon_overlay.order import RECORD, Order, environment_of, receive, receive_line
+from dragon_overlay.order import (
+    ORDERS_FD,
+    RECORD,
+    Order,
+    Program,
+    environment_of,
+    receive,
+    receive_line,
+)
 
 #: Not needed here, but by most children: what is loaded here is loaded there.
 _FOR_CHILDREN = (
@@ -46,9 +54,6 @@ _FOR_CHILDREN = (
 #: Loaded in a successor only.
 _PRELOAD = "dragon_overlay.preload"
 
-#: The descriptor of the socket for orders (DRAGON_SEED_SPROUT_FD of launcher/seed.h).
-ORDERS_FD = 3
-
 _ADOPTION_S = 10.0
 #: A spare more is wanted when an order finds none, at most so many at a time.
 _MAX_SPARES = 4
@@ -58,16 +63,6 @@ _LULL_S = 0.004
 #: Without orders for so long, one spare is enough; without orders for longer, none.
 _FEW_AFTER_S = 5.0
 _NONE_AFTER_S = 60.0
-
-
-class Program(NamedTuple):
-    """What a fork server is told of the program, by `marshal`."""
-
-    main_path: str | None  #: the file that children run as ``__mp_main__``, if it is one
-    main_file: str | None  #: where main's source is, however it is run
-    path: list[str]  #: sys.path
-    named: list[str]  #: what is to be preloaded besides
-    standard: tuple[int, ...]  #: which of the descriptors 0, 1, 2 it has; they are sent, too
 
 
 class _Stock:
@@ -324,13 +319,6 @@ def _peer_of(line: socket.socket) -> int:
 
 
 # ---- the program ---------------------------------------------------------------------------------
-
-#: What the fork server runs with -c. The tracebacks of its children begin with this line, so it is
-#: written such that they look as those of executed children do.
-PROGRAM = (
-    "with __import__('dragon_overlay.fork_server', fromlist=['Serving']).Serving() as arguments: "
-    "arguments.pop('spawn_main')(**arguments)"
-)
 
 
 class Serving:

@@ -25,6 +25,27 @@ RECORD = struct.Struct("<ii")
 _HEADER = struct.Struct("<II")  # number of descriptors, bytes of the order
 
 
+#: The descriptor of the socket for orders (DRAGON_SEED_SPROUT_FD of launcher/seed.h).
+ORDERS_FD = 3
+
+#: What the fork server runs with -c. The tracebacks of its children begin with this line, so it is
+#: written such that they look as those of executed children do.
+PROGRAM = (
+    "with __import__('dragon_overlay.fork_server', fromlist=['Serving']).Serving() as arguments: "
+    "arguments.pop('spawn_main')(**arguments)"
+)
+
+
+class Program(NamedTuple):
+    """What a fork server is told of the program, by `marshal`."""
+
+    main_path: str | None  #: the file that children run as ``__mp_main__``, if it is one
+    main_file: str | None  #: where main's source is, however it is run
+    path: list[str]  #: sys.path
+    named: list[str]  #: what is to be preloaded besides
+    standard: tuple[int, ...]  #: which of the descriptors 0, 1, 2 it has; they are sent, too
+
+
 class Order(NamedTuple):
     """What a child is to be."""
 

@@ -23,8 +23,8 @@ from collections.abc import Iterator
 from multiprocessing import process, spawn
 
 import _dragon_launch
-from dragon_overlay import fork_server, surroundings
-from dragon_overlay.order import MAX_FDS, RECORD, Order, pack
+from dragon_overlay import surroundings
+from dragon_overlay.order import MAX_FDS, PROGRAM, RECORD, Order, Program, pack
 
 _ORDER_HEADER = struct.Struct("@III")  # of launcher/seed.h
 _PACKET_BYTES = 65536
@@ -174,10 +174,10 @@ def _command_line() -> list[str]:
     executable, *flags = spawn.get_command_line()
     at = flags.index("-c")
     own = [*_dragon_launch.child_options(), "--fork-server"]
-    return [os.fsdecode(executable), *own, *flags[:at], "-c", fork_server.PROGRAM, *flags[at + 2 :]]
+    return [os.fsdecode(executable), *own, *flags[:at], "-c", PROGRAM, *flags[at + 2 :]]
 
 
-def _program(named: list[str]) -> fork_server.Program:
+def _program(named: list[str]) -> Program:
     """Source of the path of main: get_preparation_data in Lib/multiprocessing/spawn.py."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
@@ -186,7 +186,7 @@ def _program(named: list[str]) -> fork_server.Program:
         file = os.path.normpath(os.path.join(folder, file))
     is_script = getattr(main, "__spec__", None) is None
     path = [entry or folder for entry in sys.path if isinstance(entry, str)]
-    return fork_server.Program(file if is_script else None, file, path, named, _standard_fds())
+    return Program(file if is_script else None, file, path, named, _standard_fds())
 
 
 def _named_for_preloading() -> list[str]:
