@@ -4,9 +4,9 @@ The server is a process without any of the program's state, from which children 
 that runs the program's main finds loaded what main imports from the standard library and from
 site-packages, and yet looks as if it had imported that itself.
 
-`plan` reads what the program imports, `load` tries that out and imports what is safe, `changed`
-asks for each child whether the imports still hold, `after_fork` makes the child differ from its
-siblings.
+`plan` reads what the program imports, `load` tries that out and imports what is safe,
+`load_at_once` does without the trial in a server that can be thrown away, `changed` asks for each
+child whether the imports still hold, `after_fork` makes the child differ from its siblings.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from dragon_overlay.preload import rules, state, traces
+from dragon_overlay.preload import at_once, rules, state, traces
 from dragon_overlay.preload.environment import changed, noting_what_is_read
 from dragon_overlay.preload.places import is_library
 from dragon_overlay.preload.reading import plan
 from dragon_overlay.preload.state import after_fork
 from dragon_overlay.preload.trial import Verdict, import_as_main_does, try_out
 
-__all__ = ["Report", "SpoiledError", "after_fork", "changed", "load", "plan"]
+__all__ = ["Report", "SpoiledError", "after_fork", "changed", "load", "load_at_once", "plan"]
 
 
 class Report(NamedTuple):
@@ -90,6 +90,24 @@ def load(names: Sequence[str], limit_s: float = 30.0) -> list[Report]:
     _forget_finders()
     _check(before, threads)
     return [reports[name] for name in dict.fromkeys(names)]
+
+
+def load_at_once(names: Sequence[str]) -> None:
+    """Import modules in this process without a trial: twice as fast as `load`, but all or nothing.
+
+    Otherwise as `load`.
+
+    Raises:
+        SpoiledError: one of them is not safe, or cannot be imported. This process must end;
+            another may try `load`.
+    """
+    state.keep(sys.modules, {})
+    with noting_what_is_read():
+        pending = [name for name in dict.fromkeys(names) if name not in sys.modules]
+        reason = at_once.import_all(pending, rules.why_excluded)
+    if reason:
+        raise SpoiledError(reason)
+    _forget_finders()
 
 
 def _settle_known(

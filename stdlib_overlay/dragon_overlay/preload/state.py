@@ -45,6 +45,11 @@ def marks(modules: Iterable[str]) -> dict[str, int]:
     return {place: _mark(kind, generator) for place, kind, generator in _generators(modules)}
 
 
+def places(modules: Iterable[str]) -> list[str]:
+    """Name the random generators among the global variables of modules: "module.variable"."""
+    return [place for place, _, _ in _generators(set(modules) - _seen)]
+
+
 def keep(modules: Iterable[str], other_marks: dict[str, int]) -> None:
     """Have the random generators of modules renewed in each child.
 

@@ -153,8 +153,8 @@ class _Trial:
         self._write_end = write_end
         self._pipe = os.fstat(write_end)
         self._limit_s = limit_s
-        self._output = _catch_output()
-        self._guard = _Guard(excluded, self._refuse)
+        self._output = Output()
+        self._guard = Guard(excluded, self._refuse)
         self._name = ""
         sys.meta_path.insert(0, self._guard)
 
@@ -171,7 +171,7 @@ class _Trial:
 
     def _try(self, name: str, known: Collection[str]) -> str:
         self._guard.begin(name)
-        before, threads, n_written = traces.look(), traces.n_threads(), self._n_written()
+        before, threads, n_written = traces.look(), traces.n_threads(), self._output.n_bytes()
         try:
             import_as_main_does(name)
         except BaseException as error:  # noqa: BLE001  # also SystemExit: the child will see it
@@ -179,18 +179,12 @@ class _Trial:
         new = set(sys.modules).difference(known)
         if not new:
             return ""
-        reason = _reason_of_threads(threads, new) or traces.difference(before, traces.look())
+        reason = reason_of_threads(threads, new) or traces.difference(before, traces.look())
         if reason:
             return reason
         if traces.has_children():
             return "it starts a process"
-        return "it writes to standard output or error" if self._n_written() > n_written else ""
-
-    def _n_written(self) -> int:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None and not stream.closed:
-                stream.flush()
-        return os.fstat(self._output).st_size
+        return "it writes to standard output or error" if self._output.n_bytes() > n_written else ""
 
     def _refuse(self, reason: str) -> None:
         self._report(reason, {})
@@ -204,7 +198,7 @@ class _Trial:
             data = data[os.write(self._write_end, data) :]
 
 
-def _reason_of_threads(before: int, new_modules: Collection[str]) -> str:
+def reason_of_threads(before: int, new_modules: Collection[str]) -> str:
     """Say what the import's threads, or its handlers of forks, have against a fork."""
     may_start = any(name.partition(".")[0] in SURVIVE_FORK for name in new_modules)
     if not may_start and traces.has_more_threads(before):
@@ -214,17 +208,33 @@ def _reason_of_threads(before: int, new_modules: Collection[str]) -> str:
     return "it starts a thread" if traces.has_more_threads(before) else ""
 
 
-def _catch_output() -> int:
-    """Let standard input be empty, and output go where its size can be asked for."""
-    output = os.memfd_create("dragon trial")
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    return output
+class Output:
+    """Standard output and error, caught where their size can be asked for; input is empty."""
+
+    def __init__(self) -> None:
+        self._file = os.memfd_create("dragon trial")
+        self._before = [os.dup(number) for number in (0, 1, 2)]
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        os.dup2(self._file, 1)
+        os.dup2(self._file, 2)
+
+    def n_bytes(self) -> int:
+        """How much has been written."""
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+        return os.fstat(self._file).st_size
+
+    def stop(self) -> None:
+        """Have all three lead where they led before."""
+        for number, fd in enumerate(self._before):
+            os.dup2(fd, number)
+            os.close(fd)
+        os.close(self._file)
 
 
-class _Guard:
+class Guard:
     """First entry of ``sys.meta_path``: finds as the others do, but some modules do not load."""
 
     def __init__(self, excluded: Callable[[str], str], refuse: Callable[[str], None]) -> None:
