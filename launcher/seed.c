@@ -15,9 +15,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/deadline.h"
 #include "os/fork.h"
 #include "os/os.h"
 
+#define LONGEST_END_NS (DRAGON_NS_PER_S / 5)
 #define MAX_ORDER_BYTES (UINT32_C(64) << 20) /* the kernel allows less for an exec */
 
 struct order_header {
@@ -29,6 +31,18 @@ struct order_header {
 static int seed_socket = -1;
 static uint64_t seed_socket_id;
 static int seed_error = -ENOSYS;
+static int32_t planted_pid; /* the seed's; 0: there is none */
+
+/* At the planter's end: a dead process is something that somebody would have to reap, so the seed
+ * gets time to reap its sprouts, and is reaped itself. */
+static void uproot(void)
+{
+    if (planted_pid <= 0)
+        return;
+    if (dragon_seed_socket() >= 0)
+        dragon_os_close(seed_socket);
+    dragon_os_end_hidden(planted_pid, dragon_deadline_after_ns(LONGEST_END_NS));
+}
 
 /* A forked copy of the planter has no seed: the children would be its parent's. */
 static void forget_in_copy(void)
@@ -37,6 +51,7 @@ static void forget_in_copy(void)
         dragon_os_close(seed_socket);
     seed_socket = -1;
     seed_error = -ECHILD;
+    planted_pid = 0;
 }
 
 /* ---- the sprout ---- */
@@ -119,17 +134,28 @@ static int sprout(int32_t seed_pid, int order_fd, int *argc, char ***argv)
 
 /* ---- the seed ---- */
 
+/* SIGCHLD is ignored, so waiting for one is waiting for all. Sprouts before the last have been let
+ * go of, and end by themselves. */
+static _Noreturn void end_seed(int32_t last_pid)
+{
+    int status;
+
+    if (last_pid > 0 && kill(last_pid, SIGKILL) == 0)
+        dragon_os_wait(last_pid, &status);
+    _exit(0);
+}
+
 /* Returns in sprouts. In the seed never: it ends when the socket does. */
 static void tend(int socket, int *argc, char ***argv)
 {
-    int32_t seed_pid = dragon_os_pid(), pid;
+    int32_t seed_pid = dragon_os_pid(), pid, last_pid = 0;
     char word[4];
 
     for (;;) {
         int order_fd, r;
 
         if (dragon_os_receive(socket, word, sizeof word, &order_fd) <= 0)
-            _exit(0);
+            end_seed(last_pid);
         if (order_fd < 0)
             continue;
         r = dragon_os_fork(&pid);
@@ -142,6 +168,8 @@ static void tend(int socket, int *argc, char ***argv)
         }
         if (r < 0)
             dragon_os_report(order_fd, -r);
+        else
+            last_pid = pid;
         dragon_os_close(order_fd);
     }
 }
@@ -179,7 +207,9 @@ int dragon_seed_plant(int *argc, char ***argv)
     dragon_os_close(fds[1]);
     seed_socket = dragon_os_move_high(fds[0]);
     seed_socket_id = dragon_os_socket_id(seed_socket);
+    planted_pid = pid;
     pthread_atfork(NULL, NULL, forget_in_copy);
+    atexit(uproot);
     return 0;
 }
 

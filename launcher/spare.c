@@ -33,24 +33,39 @@ static PyObject *os_error(int r)
 
 PyDoc_STRVAR(fork_spare_doc,
              "fork_spare()\n--\n\n"
-             "Fork a spare. In this process: (0, pid of the middle, its stack). In the spare,\n"
-             "where all else is as after os.fork(): (1, pid of the middle, the descriptor for\n"
-             "release).\n\n"
+             "Fork a spare. In this process: (False, pid of the middle, its stack).\n"
+             "In the spare, where all else is as after os.fork(): (True, pid of the\n"
+             "middle, 0).\n\n"
              "Raises OSError.");
 
 static PyObject *fork_spare(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 {
     struct dragon_os_middle middle;
-    int release_fd = -1;
     PyOS_BeforeFork();
-    int r = dragon_os_fork_spare(&middle, &release_fd);
+    int r = dragon_os_fork_spare(&middle);
     if (r == DRAGON_OS_SPARE) {
         PyOS_AfterFork_Child();
-        return Py_BuildValue("(iii)", 1, middle.pid, release_fd);
+        return Py_BuildValue("(Oii)", Py_True, middle.pid, 0);
     }
     PyOS_AfterFork_Parent();
     return r < 0 ? os_error(r)
-                 : Py_BuildValue("(iiN)", 0, middle.pid, PyLong_FromVoidPtr(middle.stack));
+                 : Py_BuildValue("(OiN)", Py_False, middle.pid, PyLong_FromVoidPtr(middle.stack));
+}
+
+PyDoc_STRVAR(dismiss_spare_doc,
+             "dismiss_spare(middle_pid, /)\n--\n\n"
+             "Have the spare of a middle killed that was not waited for yet, unless\n"
+             "the spare has released it.");
+
+static PyObject *dismiss_spare(PyObject *Py_UNUSED(module), PyObject *middle_pid)
+{
+    long number = PyLong_AsLong(middle_pid);
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    const struct dragon_os_middle middle = {.pid = (int32_t)number};
+    dragon_os_dismiss_spare(&middle);
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(forget_middle_doc, "forget_middle(stack, /)\n--\n\n"
@@ -68,19 +83,18 @@ static PyObject *forget_middle(PyObject *Py_UNUSED(module), PyObject *stack)
 
 /* ---- what a spare does when it is asked for ---- */
 
-PyDoc_STRVAR(release_doc, "release(fd, /)\n--\n\n"
+PyDoc_STRVAR(release_doc, "release(middle_pid, /)\n--\n\n"
                           "Let the middle end. That takes it some time, in which the spare can\n"
                           "do other work, with all signals blocked.");
 
-static PyObject *release(PyObject *Py_UNUSED(module), PyObject *fd)
+static PyObject *release(PyObject *Py_UNUSED(module), PyObject *middle_pid)
 {
-    long number = PyLong_AsLong(fd);
+    long number = PyLong_AsLong(middle_pid);
     if (number == -1 && PyErr_Occurred()) {
         return NULL;
     }
     dragon_os_expect_adoption();
-    (void)!write((int)number, "r", 1);
-    dragon_os_close((int)number);
+    dragon_os_release_middle((int32_t)number);
     Py_RETURN_NONE;
 }
 
@@ -176,6 +190,54 @@ static PyObject *adopt_orphans(PyObject *Py_UNUSED(module), PyObject *adopts)
     return r < 0 ? os_error(r) : PyBool_FromLong(was);
 }
 
+/* A NULL-terminated vector of the strings that lie one after another in text, each with its NUL. */
+static char **strings_in(char *text, Py_ssize_t size_bytes)
+{
+    size_t n = 0;
+    for (Py_ssize_t i = 0; i < size_bytes; i++) {
+        n += text[i] == '\0';
+    }
+    char **strings = calloc(n + 1, sizeof *strings);
+    for (size_t i = 0; strings && i < n; i++) {
+        strings[i] = text;
+        text += strlen(text) + 1;
+    }
+    if (!strings) {
+        PyErr_NoMemory();
+    }
+    return strings;
+}
+
+PyDoc_STRVAR(
+    execute_hidden_doc,
+    "execute_hidden(words, variables, fd, at_fd, /)\n--\n\n"
+    "Execute this executable, hidden from wait(), with fd as its descriptor at_fd. words,\n"
+    "variables: bytes, each word and NAME=value with its NUL.\n\n"
+    "Raises OSError.");
+
+static PyObject *execute_hidden(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    char *words, *variables;
+    Py_ssize_t words_bytes, variables_bytes;
+    int fd, at_fd, r = 0;
+    if (!PyArg_ParseTuple(arguments, "y#y#ii", &words, &words_bytes, &variables, &variables_bytes,
+                          &fd, &at_fd)) {
+        return NULL;
+    }
+    char **word_list = strings_in(words, words_bytes);
+    char **variable_list = word_list ? strings_in(variables, variables_bytes) : NULL;
+    if (variable_list) {
+        r = dragon_os_execute_hidden(word_list, variable_list, fd, at_fd);
+    }
+    bool has_memory = variable_list != NULL;
+    free(word_list);
+    free(variable_list);
+    if (!has_memory) {
+        return NULL;
+    }
+    return r < 0 ? os_error(r) : Py_NewRef(Py_None);
+}
+
 PyDoc_STRVAR(environment_doc,
              "environment()\n--\n\n"
              "The C library's variables, NAME=value, each with its NUL. os.environ shows\n"
@@ -197,6 +259,7 @@ static PyObject *environment(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(un
 
 PyMethodDef dragon_spare_methods[] = {
     {"fork_spare", fork_spare, METH_NOARGS, fork_spare_doc},
+    {"dismiss_spare", dismiss_spare, METH_O, dismiss_spare_doc},
     {"forget_middle", forget_middle, METH_O, forget_middle_doc},
     {"die_with_parent", die_with_parent, METH_O, die_with_parent_doc},
     {"release", release, METH_O, release_doc},
@@ -205,6 +268,7 @@ PyMethodDef dragon_spare_methods[] = {
     {"set_blocked_signals", set_blocked_signals, METH_O, set_blocked_signals_doc},
     {"leave", leave, METH_O, leave_doc},
     {"adopt_orphans", adopt_orphans, METH_O, adopt_orphans_doc},
+    {"execute_hidden", execute_hidden, METH_VARARGS, execute_hidden_doc},
     {"environment", environment, METH_NOARGS, environment_doc},
     {NULL, NULL, 0, NULL},
 };

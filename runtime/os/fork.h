@@ -2,8 +2,8 @@
 
 /*
  * Processes that a process makes of itself, and who their parent is. Beside os.h,
- * for the few that fork. Functions return 0 or -errno unless said otherwise; none
- * may be called while other threads of the process fork.
+ * for the few that fork. Functions return 0 or -errno unless said otherwise; but for
+ * dragon_os_execute_hidden they are for processes with one thread.
  */
 
 #include <stdbool.h>
@@ -16,6 +16,22 @@
  * child. */
 int dragon_os_fork_hidden(int32_t *pid_out);
 
+/* Reap such a child, which is about to end; kill it at deadline_ns. Blocking. */
+void dragon_os_end_hidden(int32_t pid, int64_t deadline_ns);
+
+/* Execute this executable anew, with other words and another environment, and order_fd as its
+ * descriptor at_fd, hidden from this process's wait() as a child of dragon_os_fork_hidden is. It
+ * has no other descriptor but the standard ones, which lead nowhere, and blocks all signals.
+ *
+ * Between the two stands a *keeper*, because exec makes a hidden process a visible one: the
+ * keeper is the hidden child, the new process the keeper's child. The keeper does nothing but wait
+ * for its end. It uses this process's memory (ps shows the same size for both) and a stack of its
+ * own. A thread, dragon/keeper, waits for the keeper. All end with this process.
+ *
+ * Any thread, in a process with any number of them. -errno of clone or exec; -EAGAIN: no
+ * thread. */
+int dragon_os_execute_hidden(char **words, char **variables, int order_fd, int at_fd);
+
 /* fork() of the C library: its handlers run. The child's pid; 0 in the child. */
 int dragon_os_fork(int32_t *pid_out);
 
@@ -27,14 +43,22 @@ struct dragon_os_middle {
 
 /* Fork a spare that is not the caller's child but that of a *middle*, which is, and does nothing
  * but wait. The middle runs in the caller's memory, so that making it and its end cost next to
- * nothing. It ends when the spare has written to the pipe *release_out, or is dead, and dies with
- * the caller; the spare dies with the middle. When the middle ends after a write, the kernel gives
- * the spare to the nearest ancestor that adopts orphans; in all other cases the middle reaps it.
+ * nothing. It ends when the spare releases it, or is dead, or when the caller dismisses the spare,
+ * and dies with the caller; the spare dies with the middle, until it expects adoption. When the
+ * middle ends released, the kernel gives the spare to the nearest ancestor that adopts
+ * orphans; in all other cases the middle reaps it.
  *
  * For a process with one thread that blocks all signals. fork handlers of the C library run. 0: in
  * the caller; DRAGON_OS_SPARE: in the spare, where middle_out->pid is set, too. */
-int dragon_os_fork_spare(struct dragon_os_middle *middle_out, int *release_out);
+int dragon_os_fork_spare(struct dragon_os_middle *middle_out);
 enum { DRAGON_OS_SPARE = 1 };
+
+/* In the spare: let its middle end. */
+void dragon_os_release_middle(int32_t middle_pid);
+
+/* In the caller, which has not waited for the middle yet: have the spare killed, unless it has
+ * released the middle. */
+void dragon_os_dismiss_spare(const struct dragon_os_middle *middle);
 
 /* In the caller: the middle has ended and was reaped. */
 void dragon_os_forget_middle(struct dragon_os_middle *middle);

@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -25,6 +27,20 @@
 #define SYS_close_range 436
 #endif
 
+static void close_from(unsigned first, unsigned last);
+
+static void announce(_Atomic uint32_t *word)
+{
+    dragon_publish(word, 1);
+    dragon_os_futex_wake(word, 1);
+}
+
+static void wait_for(_Atomic uint32_t *word)
+{
+    while (dragon_observe(word) == 0)
+        (void)dragon_os_futex_wait(word, 0, DRAGON_FOREVER);
+}
+
 /* ---- forking ---- */
 
 /* A child whose exit signal is none is not one that wait() waits for. No fork() of the C
@@ -39,6 +55,24 @@ int dragon_os_fork_hidden(int32_t *pid_out)
     return 0;
 }
 
+void dragon_os_end_hidden(int32_t pid, int64_t deadline_ns)
+{
+    struct pollfd item = {.events = POLLIN};
+    int r = dragon_os_pidfd_open(pid, &item.fd);
+
+    if (r == 0) {
+        int64_t left_ns = dragon_deadline_remaining_ns(deadline_ns);
+
+        if (poll(&item, 1, (int)(left_ns / 1000000)) != 1)
+            r = -ETIMEDOUT;
+        close(item.fd);
+    }
+    if (r < 0)
+        kill(pid, SIGKILL);
+    while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
+        continue;
+}
+
 int dragon_os_fork(int32_t *pid_out)
 {
     pid_t pid = fork();
@@ -49,26 +83,141 @@ int dragon_os_fork(int32_t *pid_out)
     return 0;
 }
 
+/* ---- a hidden process that is executed ---- */
+
+#define KEEPER_STACK_BYTES 65536
+
+/* What the parties tell each other, on the caller's stack. */
+struct execution {
+    char **words, **variables;
+    int order_fd, at_fd;
+    int32_t pid; /* of this process */
+    int error;
+    _Atomic uint32_t is_tried; /* the keeper's: it has been executed, or cannot be */
+    _Atomic uint32_t is_over;  /* the thread's: error is final */
+};
+
+/* In the process to be, which has descriptors of its own but still the caller's memory. */
+static int execute(const struct execution *execution, int32_t keeper_pid)
+{
+    int r = dragon_os_die_with_parent(keeper_pid);
+
+    if (r < 0)
+        return r;
+    if (execution->order_fd == execution->at_fd)
+        r = fcntl(execution->at_fd, F_SETFD, 0);
+    else
+        r = dup2(execution->order_fd, execution->at_fd);
+    if (r < 0)
+        return -errno;
+    dragon_os_forget_files(execution->at_fd);
+    execve("/proc/self/exe", execution->words, execution->variables);
+    return -errno;
+}
+
+/* The keeper. Until execution->is_tried the thread waits that made it; from then on it runs, and
+ * its errno is this process's, too: only system calls that do not fail. */
+static int keep(void *argument)
+{
+    struct execution *execution = argument;
+    int32_t keeper_pid = (int32_t)syscall(SYS_getpid);
+    pid_t pid = -1;
+
+    execution->error = dragon_os_die_with_parent(execution->pid);
+    if (execution->error == 0) {
+        pid = vfork();
+        if (pid == 0) {
+            execution->error = execute(execution, keeper_pid);
+            syscall(SYS_exit_group, 1);
+        }
+        if (pid < 0)
+            execution->error = -errno;
+    }
+    close_from(0, UINT_MAX);
+    announce(&execution->is_tried);
+    if (pid > 0)
+        syscall(SYS_wait4, pid, NULL, 0, NULL);
+    syscall(SYS_exit_group, 0);
+    __builtin_unreachable();
+}
+
+/* Keepers end with the thread that made them, so it is one that stays, until it has reaped its
+ * keeper. All its signals are blocked, which the keeper and the new process inherit. */
+static void *make_keeper(void *argument)
+{
+    struct execution *execution = argument;
+    void *stack;
+    int pid;
+
+    dragon_os_thread_name("dragon/keeper");
+    stack = mmap(NULL, KEEPER_STACK_BYTES, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (stack == MAP_FAILED) {
+        execution->error = dragon_error_origin(-errno);
+        announce(&execution->is_over);
+        return NULL;
+    }
+    pid = clone(keep, (char *)stack + KEEPER_STACK_BYTES, CLONE_VM, execution);
+    if (pid < 0)
+        execution->error = dragon_error_origin(-errno);
+    else
+        wait_for(&execution->is_tried);
+    announce(&execution->is_over); /* and not a look at it after this */
+    while (pid > 0 && waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
+        continue;
+    munmap(stack, KEEPER_STACK_BYTES);
+    return NULL;
+}
+
+int dragon_os_execute_hidden(char **words, char **variables, int order_fd, int at_fd)
+{
+    struct execution execution = {
+        .words = words,
+        .variables = variables,
+        .order_fd = order_fd,
+        .at_fd = at_fd,
+        .pid = getpid(),
+    };
+    int r = dragon_os_thread_start(make_keeper, &execution);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    wait_for(&execution.is_over);
+    return execution.error;
+}
+
 /* ---- a spare and its middle ---- */
 
 #define MIDDLE_STACK_BYTES 65536
 
+/* What a middle waits for, beside the end of its spare. Signals that are ignored unless somebody
+ * asks for them, should one ever go astray. */
+#define RELEASE SIGURG
+#define DISMISS SIGWINCH
+
 /* What the caller and the middle tell each other, on the caller's stack. */
 struct birth {
     int32_t server_pid;
-    int release[2];
-    _Atomic uint32_t is_over; /* the spare exists, or cannot */
     int error;
+    _Atomic uint32_t is_over; /* the spare exists, or cannot */
     jmp_buf in_spare;
 };
 
 /* The middle's life after the birth. It shares the memory, and errno, of a process that runs by
- * now: only plain system calls that do not fail. */
-static _Noreturn void be_middle(int32_t spare_pid, int release_fd)
+ * now: only plain system calls that do not fail. All signals are blocked and wait until they are
+ * taken here. */
+static _Noreturn void be_middle(int32_t spare_pid)
 {
-    char byte;
+    const uint64_t awaited =
+        UINT64_C(1) << (SIGCHLD - 1) | UINT64_C(1) << (RELEASE - 1) | UINT64_C(1) << (DISMISS - 1);
+    long number;
 
-    if (read(release_fd, &byte, 1) != 1)
+    do
+        number = syscall(SYS_rt_sigtimedwait, &awaited, NULL, NULL, sizeof awaited);
+    while (number != SIGCHLD && number != RELEASE && number != DISMISS);
+    if (number == DISMISS)
+        syscall(SYS_kill, spare_pid, SIGKILL);
+    if (number != RELEASE)
         syscall(SYS_wait4, spare_pid, NULL, 0, NULL);
     syscall(SYS_exit_group, 0);
     __builtin_unreachable();
@@ -80,7 +229,6 @@ static int run_middle(void *argument)
 {
     struct birth *birth = argument;
     int32_t middle_pid = (int32_t)syscall(SYS_getpid), spare_pid = -1;
-    int release_fd = birth->release[0];
 
     birth->error = dragon_os_die_with_parent(birth->server_pid);
     if (birth->error == 0)
@@ -89,11 +237,10 @@ static int run_middle(void *argument)
         birth->error = dragon_os_die_with_parent(middle_pid);
         longjmp(birth->in_spare, 1);
     }
-    close(birth->release[1]);
-    dragon_publish(&birth->is_over, 1);
-    dragon_os_futex_wake(&birth->is_over, 1);
+    close_from(0, UINT_MAX);
+    announce(&birth->is_over);
     if (spare_pid > 0)
-        be_middle(spare_pid, release_fd);
+        be_middle(spare_pid);
     syscall(SYS_exit_group, 0);
     __builtin_unreachable();
 }
@@ -107,12 +254,11 @@ static int fork_through_middle(struct birth *birth, struct dragon_os_middle *mid
     middle->pid = clone(run_middle, top, CLONE_VM | SIGCHLD, birth);
     if (middle->pid < 0)
         return dragon_error_origin(-errno);
-    while (dragon_observe(&birth->is_over) == 0)
-        (void)dragon_os_futex_wait(&birth->is_over, 0, DRAGON_FOREVER);
+    wait_for(&birth->is_over);
     return birth->error;
 }
 
-int dragon_os_fork_spare(struct dragon_os_middle *middle_out, int *release_out)
+int dragon_os_fork_spare(struct dragon_os_middle *middle_out)
 {
     struct birth birth = {.server_pid = getpid()};
     int r, status;
@@ -121,29 +267,28 @@ int dragon_os_fork_spare(struct dragon_os_middle *middle_out, int *release_out)
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (middle_out->stack == MAP_FAILED)
         return dragon_error_origin(-errno);
-    if (pipe2(birth.release, O_CLOEXEC) < 0) {
-        r = dragon_error_origin(-errno);
-        goto unmap;
-    }
     r = fork_through_middle(&birth, middle_out);
-    close(birth.release[0]);
     if (r == DRAGON_OS_SPARE) {
         if (birth.error < 0)
             _exit(0);
         middle_out->pid = getppid();
-        *release_out = birth.release[1];
-        dragon_os_forget_middle(middle_out);
-        return DRAGON_OS_SPARE;
-    }
-    close(birth.release[1]);
-    if (r == 0)
-        return 0;
-    if (middle_out->pid > 0)
+    } else if (r < 0 && middle_out->pid > 0) {
         dragon_os_wait(middle_out->pid, &status);
-
-unmap:
-    dragon_os_forget_middle(middle_out);
+    }
+    if (r != 0)
+        dragon_os_forget_middle(middle_out);
     return r;
+}
+
+void dragon_os_dismiss_spare(const struct dragon_os_middle *middle)
+{
+    kill(middle->pid, DISMISS);
+}
+
+void dragon_os_release_middle(int32_t middle_pid)
+{
+    if (getppid() == middle_pid)
+        kill(middle_pid, RELEASE);
 }
 
 void dragon_os_forget_middle(struct dragon_os_middle *middle)

@@ -37,6 +37,7 @@ _DISPATCHED = (
 
 #: Set by the program's own ``import dragon``.
 _is_announced = False
+_is_prepared = False
 
 
 class DragonContext(_stock.BaseContext):
@@ -45,8 +46,17 @@ class DragonContext(_stock.BaseContext):
     _name = "dragon"
     Process = DragonProcess
 
+    def get_context(self, method: str | None = None) -> Any:
+        """Return this context, or that of another method.
+
+        Run when somebody uses this one: the first process is not far.
+        """
+        if method is None:
+            _prepare_to_start()
+        return super().get_context(method)
+
     def _check_available(self) -> None:
-        """Run when somebody chooses this context: the first process is not far."""
+        """Run when somebody chooses this context."""
         _prepare_to_start()
 
     def Lock(self) -> Any:
@@ -124,8 +134,10 @@ def announce() -> None:
 
 
 def _prepare_to_start() -> None:
+    global _is_prepared
     # Most processes that others started start none themselves.
-    if not _dragon_launch.is_child:
+    if not _is_prepared and not _dragon_launch.is_child:
+        _is_prepared = True
         from dragon_overlay import seed
 
         seed.prepare()

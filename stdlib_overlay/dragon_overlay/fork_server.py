@@ -5,9 +5,9 @@ it, one thread, and all signals blocked. It keeps *spares*: children forked in a
 (launcher/spare.c) that wait for an order all on the same socket, so that an order wakes exactly one
 of them. It takes orders itself only when it has to say that no spare can be forked.
 
-When it is ready it forks a *successor*, which imports what the program's main imports from the
-library (preload/), and then takes over the orders. The server itself stays, as its children's
-ancestor; should the successor end, it takes orders again.
+If the program's main imports anything of the library that the server has not, it forks a
+*successor* that imports it (preload/) and takes over the orders. The server itself stays, as its
+children's ancestor; should the successor end, it takes orders again.
 
 Started by dragon_overlay/seed.py.
 """
@@ -26,8 +26,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing import spawn
-from typing import Any
+from typing import Any, NoReturn
 
 import _dragon_launch
 from dragon_overlay import main_code, newborn, surroundings
@@ -63,6 +64,8 @@ _LULL_S = 0.004
 #: Without orders for so long, one spare is enough; without orders for longer, none.
 _FEW_AFTER_S = 5.0
 _NONE_AFTER_S = 60.0
+#: Orders wait so long for a successor, which imports what the child would have to import.
+_HOLD_S = 5.0
 
 
 class _Stock:
@@ -106,16 +109,16 @@ class _Stock:
     def restock(self) -> _Spare | None:
         """Fork a spare; return it in the spare itself."""
         try:
-            is_spare, middle, rest = _dragon_launch.fork_spare()
+            is_spare, middle, stack = _dragon_launch.fork_spare()
             if is_spare:
                 for fd in self._middles:
                     os.close(fd)
-                return _Spare(self._orders, middle, rest)
+                return _Spare(self._orders, middle)
             pidfd = os.pidfd_open(middle)
         except OSError as error:
             self._refuse(error)
         else:
-            self._middles[pidfd] = (middle, rest)
+            self._middles[pidfd] = (middle, stack)
             self._poll.register(pidfd, select.POLLIN)
         return None
 
@@ -148,7 +151,7 @@ class _Stock:
         """
         self._n_wanted = n_kept
         for pidfd, (middle, _) in list(self._middles.items())[n_kept:]:
-            os.kill(middle, signal.SIGKILL)
+            _dragon_launch.dismiss_spare(middle)
             self._forget(pidfd)
 
     def _forget(self, pidfd: int) -> None:
@@ -166,48 +169,82 @@ class _Stock:
 class _Server:
     """The loop that waits for orders to be missed, spares to go, and the starter to end."""
 
-    def __init__(self, orders: socket.socket) -> None:
+    def __init__(self, orders: socket.socket, program: Program) -> None:
         self._orders = orders
+        self._program = program
         self._poll = select.poll()
-        self._poll.register(orders, 0)  # that the starter has ended is always told
+        self._poll.register(orders, select.POLLRDHUP)
         self._stock = _Stock(orders, self._poll)
-        self._successor = -1  # pidfd
-        self._successor_pid = 0
-        self._is_ready = -1  # tells when the successor takes over
+        self._successor: _Successor | None = None
         self._is_retired = False
+        self._holds_until = 0.0
 
     def run(self) -> _Spare:
         """Serve; returns in spares, and in the server never."""
         while True:
-            if self._stock.is_due():
+            is_holding = time.monotonic() < self._holds_until
+            if self._stock.is_due() and not is_holding and not self._is_retired:
                 spare = self._stock.restock()
                 if spare is not None:
-                    self._forget_successor()
+                    if self._successor is not None:
+                        self._successor.forget()
                     return spare
-            is_needed = not self._stock and not self._is_retired
-            self._poll.modify(self._orders, select.POLLIN if is_needed else 0)
-            events = self._poll.poll(self._stock.patience_ms())
+            awaits_orders = not (self._stock or self._is_retired or is_holding)
+            awaited = select.POLLRDHUP | (select.POLLIN if awaits_orders else 0)
+            self._poll.modify(self._orders, awaited)
+            events = self._poll.poll(self._patience_ms(is_holding))
             for fd, event in events:
-                self._handle(fd, event)
-            if not events and not self._stock.is_due():
+                successor = self._handle(fd, event)
+                if successor is not None:
+                    return successor.run()
+            if not events and not is_holding and not self._stock.is_due():
                 self._stock.shrink()
 
-    def _handle(self, fd: int, event: int) -> None:
-        if fd == self._is_ready:
-            self._retire()
-        elif fd == self._successor:
-            self._come_back()
+    def _patience_ms(self, is_holding: bool) -> int | None:
+        if self._is_retired:
+            return None
+        if is_holding:
+            return math.ceil(max(0.0, self._holds_until - time.monotonic()) * 1000)
+        return self._stock.patience_ms()
+
+    def _handle(self, fd: int, event: int) -> _Server | None:
+        if self._successor is not None and fd == self._successor.is_ready:
+            self._retire(self._successor)
+        elif self._successor is not None and fd == self._successor.pidfd:
+            return self._come_back(self._successor)
         elif fd != self._orders.fileno():
             self._stock.reap(fd)
-        elif event & (select.POLLHUP | select.POLLERR):
-            os._exit(0)
+        elif event & (select.POLLRDHUP | select.POLLHUP | select.POLLERR):
+            self._end()
         else:
             self._stock.missed()
+        return None
+
+    def _end(self) -> NoReturn:
+        """The starter has ended, or let go of this server: leave nothing for others to reap."""
+        self._stock.dismiss(0)
+        if self._successor is not None:
+            if not self._is_retired:  # it may be in the middle of an import
+                os.kill(self._successor.pid, signal.SIGKILL)
+            os.waitpid(self._successor.pid, 0)
+        os._exit(0)
 
     # ---- the successor
 
-    def fork_successor(self, program: Program) -> _Server | None:
-        """Fork a successor; returns the server that it is, in the successor."""
+    def begin(self) -> _Server:
+        """Fork a successor, if the program may import something that this process has not.
+
+        A child that has to import takes as long as the successor, so orders wait for that.
+
+        Returns:
+            The server that is to run here: this one, or in the successor itself, that.
+        """
+        if not _may_import(self._program):
+            return self
+        self._holds_until = time.monotonic() + _HOLD_S
+        return self._fork_successor(_preload_at_once) or self
+
+    def _fork_successor(self, preload: Callable[[Program], int]) -> _Server | None:
         server_pid = os.getpid()
         is_ready, tell = os.pipe()
         try:
@@ -215,67 +252,114 @@ class _Server:
         except OSError:  # without one, then
             os.close(is_ready)
             os.close(tell)
+            self._holds_until = 0.0
             return None
         if pid == 0:
-            _dragon_launch.die_with_parent(server_pid)
             os.close(is_ready)
-            if not _preload(program):
-                os._exit(0)
+            _dragon_launch.die_with_parent(server_pid)
+            status = preload(self._program)
+            if status != 0:
+                os._exit(status)
             os.write(tell, b"r")
             os.close(tell)
-            return _Server(self._orders)
+            return _Server(self._orders, self._program)
         os.close(tell)
-        self._successor_pid, self._successor = pid, os.pidfd_open(pid)
-        self._is_ready = is_ready
-        for fd in (self._successor, self._is_ready):
+        self._successor = _Successor(pid, os.pidfd_open(pid), is_ready)
+        for fd in (self._successor.pidfd, self._successor.is_ready):
             self._poll.register(fd, select.POLLIN)
         return None
 
-    def _retire(self) -> None:
-        """The successor is ready, or has ended without that: then its pidfd tells, too."""
-        self._poll.unregister(self._is_ready)
-        self._is_retired = os.read(self._is_ready, 1) != b""
-        os.close(self._is_ready)
-        self._is_ready = -1
+    def _retire(self, successor: _Successor) -> None:
+        """The successor is ready; or it has ended, of which its pidfd tells, too."""
+        self._poll.unregister(successor.is_ready)
+        self._is_retired = os.read(successor.is_ready, 1) != b""
+        os.close(successor.is_ready)
+        successor.is_ready = -1
         if self._is_retired:
             self._stock.dismiss(0)
 
-    def _come_back(self) -> None:
-        self._poll.unregister(self._successor)
-        os.waitpid(self._successor_pid, 0)
-        os.close(self._successor)
-        self._successor = -1
-        if self._is_retired:
-            self._is_retired = False
-            self._stock.want()
+    def _come_back(self, successor: _Successor) -> _Server | None:
+        """The successor has ended; returns a server if this process has become the next one."""
+        for fd in (successor.pidfd, successor.is_ready):
+            if fd >= 0:
+                self._poll.unregister(fd)
+        successor.forget()
+        self._successor = None
+        _, status = os.waitpid(successor.pid, 0)
+        self._is_retired = False
+        self._holds_until = 0.0
+        self._stock.want()
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _UNSAFE_AT_ONCE:
+            return self._fork_successor(_preload_with_care)
+        return None
 
-    def _forget_successor(self) -> None:
-        for fd in (self._successor, self._is_ready):
+
+class _Successor:
+    """A server that this one has forked."""
+
+    def __init__(self, pid: int, pidfd: int, is_ready: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.is_ready = is_ready  #: a pipe that tells when it takes over; -1: it has told
+
+    def forget(self) -> None:
+        """Close what this process has of it."""
+        for fd in (self.pidfd, self.is_ready):
             if fd >= 0:
                 os.close(fd)
 
 
-def _preload(program: Program) -> bool:
-    """Import what children would; False if there is nothing of that."""
+# Exit status of a successor that does not take over; 0 is that of one that did.
+_NOTHING_TO_DO = 2
+_UNSAFE_AT_ONCE = 3
+
+
+def _may_import(program: Program) -> bool:
+    """Whether reading the program may find anything that is worth a successor. Cheap."""
+    if program.named or os.environ.get("DRAGON_PRELOAD"):
+        return True
+    if program.main_path is None:
+        return program.main_file is not None
+    imported = main_code.imported_by_main()
+    return imported is None or not imported <= sys.modules.keys()
+
+
+def _preload_at_once(program: Program) -> int:
+    """Import what children would; 0, or with which exit status the successor is to end."""
+    from dragon_overlay import preload
+
+    names = preload.plan(program.main_file, program.path, program.named)
+    if all(name in sys.modules for name in names):
+        return _NOTHING_TO_DO
+    try:
+        preload.load_at_once(names)
+    except preload.SpoiledError:
+        return _UNSAFE_AT_ONCE
+    gc.collect()
+    gc.freeze()
+    return 0
+
+
+def _preload_with_care(program: Program) -> int:
+    """As _preload_at_once, with a trial, for programs that import what cannot be preloaded."""
     from dragon_overlay import preload
 
     names = preload.plan(program.main_file, program.path, program.named)
     try:
         reports = preload.load(names)
     except (preload.SpoiledError, OSError):
-        return False
+        return _NOTHING_TO_DO
     gc.collect()
     gc.freeze()
-    return any(report.loaded for report in reports)
+    return 0 if any(report.loaded for report in reports) else _NOTHING_TO_DO
 
 
 class _Spare:
     """A process that waits to be somebody's child."""
 
-    def __init__(self, orders: socket.socket, middle: int, release_fd: int) -> None:
+    def __init__(self, orders: socket.socket, middle: int) -> None:
         self._orders = orders
         self._middle = middle
-        self._release_fd = release_fd
 
     def run(self, own: surroundings.Surroundings) -> dict[str, int]:
         """Wait for an order and become the child; the arguments of its ``spawn_main``."""
@@ -290,7 +374,7 @@ class _Spare:
                 line.sendall(RECORD.pack(0, errno.ESTALE))
                 os._exit(0)
             line.sendall(RECORD.pack(os.getpid(), 0))
-            _dragon_launch.release(self._release_fd)
+            _dragon_launch.release(self._middle)
             self._orders.close()
             parent = _dragon_launch.wait_for_adoption(self._middle, _ADOPTION_S)
             if parent != _peer_of(line):
@@ -345,8 +429,7 @@ class Serving:
         gc.collect()
         gc.freeze()
         orders.send(marshal.dumps(fixed))  # type: ignore[arg-type]
-        server = _Server(orders)
-        server = server.fork_successor(program) or server
+        server = _Server(orders, program).begin()
         return {"spawn_main": spawn.spawn_main, **server.run().run(own)}
 
     def __exit__(self, kind: object, value: BaseException | None, traceback: object) -> None:

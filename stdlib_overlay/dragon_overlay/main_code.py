@@ -7,8 +7,10 @@ a child uses that if the file is still the same.
 
 from __future__ import annotations
 
+import opcode
 import os
 import runpy
+from collections.abc import Iterator
 from types import CodeType
 
 _Key = tuple[str, int, int, int]
@@ -35,6 +37,27 @@ def prepare(path: str) -> None:
             return
         _compiled[key] = code
     runpy._get_code_from_file = _get_code  # type: ignore[attr-defined]
+
+
+def imported_by_main() -> frozenset[str] | None:
+    """Return the packages that the compiled main names in any import, None if it is not known."""
+    if not _compiled:
+        return None
+    (code,) = _compiled.values()
+    return frozenset(_imported_by(code))
+
+
+def _imported_by(code: CodeType) -> Iterator[str]:
+    import_name = opcode.opmap["IMPORT_NAME"]
+    high = 0
+    for at in range(0, len(code.co_code), 2):
+        operation, low = code.co_code[at], code.co_code[at + 1]
+        if operation == import_name:
+            yield code.co_names[high | low].partition(".")[0]
+        high = (high | low) << 8 if operation == opcode.EXTENDED_ARG else 0
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _imported_by(constant)
 
 
 def _get_code(run_name: str, path: str) -> tuple[CodeType, str]:

@@ -38,7 +38,8 @@ def settle(order: Order, fds: list[int], own: Surroundings) -> int:
         fd = fds.pop()
         os.dup2(fd, number)
         os.close(fd)
-    _join_node(fds.pop())
+    if order.joins:
+        _join_node(fds.pop())
     tracker_fd = fds.pop()
     for number in order.inherited:
         inherited_fds[number] = fds.pop()

@@ -53,6 +53,7 @@ class Order(NamedTuple):
     variables: bytes | None  #: the environment (`_dragon_launch.environment`); None: the server's
     standard: tuple[int, ...]  #: which of the descriptors 0, 1, 2 the starter has
     inherited: tuple[int, ...]  #: the starter's numbers of what else was sent
+    joins: bool  #: it becomes a part of the node, whose pool is sent, too
     follows: bool  #: it is killed when the starter ends
 
 
@@ -60,7 +61,8 @@ def pack(order: Order, n_fds: int) -> bytes:
     """Return the bytes of an order; up to MAX_FDS of its descriptors go with the first of them.
 
     Further ones follow, MAX_FDS at a time, each time with one byte. Descriptors, in this order: the
-    standard ones, the pool of the node, the resource tracker's pipe, the inherited.
+    standard ones, the pool of the node if it joins that, the resource tracker's pipe, the
+    inherited.
     """
     head = marshal.dumps(tuple(order))
     return _HEADER.pack(n_fds, len(head)) + head

@@ -16,28 +16,34 @@ import io
 import os
 import signal
 from collections.abc import Iterator
-from multiprocessing import popen_fork, resource_tracker, spawn, util
+from multiprocessing import popen_fork, spawn, util
 from multiprocessing.context import reduction, set_spawning_popen  # type: ignore[attr-defined]
 from typing import Any
 
 import _dragon
 import _dragon_launch
-from dragon_overlay import by_value, seed, startup
+from dragon_overlay import by_value, seed, startup, tracker
 from dragon_overlay.newborn import inherited_fds
+from dragon_overlay.process import is_daemonic
 
 
 class _Arrival:
     """What the child finds in the place of its process object: unpickled, it is that object.
 
-    On the way a daemonic process begins to follow its parent.
+    On the way a daemonic process, or a child of one, begins to follow its parent.
     """
 
     def __init__(self, process_obj: Any) -> None:
         self._process_obj = process_obj
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parent_pid = os.getpid() if self._process_obj.daemon else None
+        parent_pid = os.getpid() if _is_to_follow(self._process_obj) else None
         return _arrive, (self._process_obj, parent_pid)
+
+
+def _is_to_follow(process_obj: Any) -> bool:
+    """Whether the process is to end with this one."""
+    return process_obj.daemon or is_daemonic()
 
 
 def _arrive(process_obj: Any, parent_pid: int | None) -> Any:
@@ -97,12 +103,13 @@ class Popen(popen_fork.Popen):
     def _launch(self, process_obj: Any) -> None:
         data = self._pickle(process_obj)
         _check_executable()
-        tracker_fd: Any = resource_tracker.getfd()  # typeshed: it may have none
+        pool_fd = _dragon.node_fd()
+        tracker_fd = tracker.descriptor()
         child: seed.Child | Executed
         with _room_for_descriptors(2):
             try:
-                follows = process_obj.daemon or _dragon.is_head()
-                child = seed.start(data, self._fds, _dragon.node_fd(), tracker_fd, follows)
+                follows = _is_to_follow(process_obj) or _dragon.is_head()
+                child = seed.start(data, self._fds, pool_fd, tracker_fd, follows=follows)
             except seed.UnavailableError:
                 child = Executed(data, self._fds, tracker_fd)
         self.pid = child.pid

@@ -16,15 +16,16 @@ import os
 import select
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from multiprocessing import process, spawn
+from multiprocessing import process
 
 import _dragon_launch
 from dragon_overlay import surroundings
-from dragon_overlay.order import MAX_FDS, PROGRAM, RECORD, Order, Program, pack
+from dragon_overlay.order import MAX_FDS, ORDERS_FD, PROGRAM, RECORD, Order, Program, pack
 
 _ORDER_HEADER = struct.Struct("@III")  # of launcher/seed.h
 _PACKET_BYTES = 65536
@@ -32,6 +33,7 @@ _PACKET_BYTES = 65536
 _READY_S = 60.0
 _ANSWER_S = 20
 _BURIAL_S = 1.0
+_END_S = 0.2
 _TIME = struct.Struct("@ll")  # struct timeval
 
 #: Beginnings of the names of variables that Python and the C library read once, when they start. If
@@ -74,44 +76,56 @@ class Child:
 class _ForkServer:
     """A fork server of this process, and what it was started with."""
 
-    def __init__(self, seed: socket.socket) -> None:
+    def __init__(self, seed: socket.socket | None) -> None:
         self.variables = _dragon_launch.environment()
         self._named = _named_for_preloading()
         self._fixed: object = None
-        self.orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.orders, theirs = _socket_pair(socket.SOCK_SEQPACKET)
+        self._file = os.fstat(self.orders.fileno())
+        words = [os.fsencode(word) for word in _command_line()]
         try:
             with theirs:
-                socket.send_fds(seed, [b"more"], [theirs.fileno()])
-            self._send_words()
+                if seed is None:
+                    text = b"".join(word + b"\0" for word in words)
+                    _dragon_launch.execute_hidden(text, self.variables, theirs.fileno(), ORDERS_FD)
+                else:
+                    socket.send_fds(seed, [b"more"], [theirs.fileno()])
+            if seed is not None:
+                self._send_words(words)
             program = _program(self._named)
             socket.send_fds(self.orders, [marshal.dumps(tuple(program))], [*program.standard])
         except OSError:
             self.orders.close()
             raise
 
-    def _send_words(self) -> None:
-        words = [os.fsencode(word) for word in _command_line()]
+    def _send_words(self, words: list[bytes]) -> None:
         text = b"".join(word + b"\0" for word in words) + self.variables
         n_variables = self.variables.count(b"\0")
         self.orders.send(_ORDER_HEADER.pack(len(text), len(words), n_variables))
         for at in range(0, len(text), _PACKET_BYTES):
             self.orders.send(text[at : at + _PACKET_BYTES])
 
-    def check(self, fixed: object, variables: bytes) -> bool:
-        """Whether it can stand in for this process as it is now.
+    def is_like(self, fixed: object, variables: bytes) -> bool:
+        """Whether it can stand in for this process as it is now. Waits until it is ready.
 
         Raises:
-            UnavailableError: no fork server could.
+            UnavailableError: no other of the seed can, either; or it does not become ready.
         """
+        if not self._has_socket():
+            raise UnavailableError("this process has closed what it did not open")
         if self._fixed is None:
             self._fixed = self._wait_until_ready()
         if self._fixed != fixed:
-            raise UnavailableError(
-                "this process has changed its user, session, name spaces or scheduling"
-            )
+            raise UnavailableError("this process has changed its user, session or the like")
         if self._named != _named_for_preloading():
             return False
         return variables == self.variables or _of_start(variables) == _of_start(self.variables)
+
+    def _has_socket(self) -> bool:
+        try:
+            return os.path.samestat(self._file, os.fstat(self.orders.fileno()))
+        except OSError:
+            return False
 
     def _wait_until_ready(self) -> object:
         if not _is_readable(self.orders, _READY_S):
@@ -129,7 +143,22 @@ class _ForkServer:
 
     def close(self) -> None:
         """Let it end."""
-        self.orders.close()
+        if self._has_socket():
+            self.orders.close()
+        else:
+            self.orders.detach()
+
+    def end(self) -> None:
+        """Let it end, and wait a little for that.
+
+        If this process ended before, its children's children would be left to others to reap.
+        """
+        if self._fixed is not None and self._has_socket():
+            with contextlib.suppress(OSError):
+                self.orders.shutdown(socket.SHUT_WR)
+                if _is_readable(self.orders, _END_S):
+                    self.orders.recv(1)
+        self.close()
 
 
 class _Starter:
@@ -138,13 +167,53 @@ class _Starter:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.server: _ForkServer | None = None
+        self.n_starts = 0
         self.n_starting = 0
         self.adopted_before = False
-        fd, number = _dragon_launch.seed()
-        self.seed = socket.socket(fileno=fd) if fd >= 0 else None
-        self.why_not = "" if fd >= 0 else f"no seed could be planted: {os.strerror(number)}"
-        if number == errno.ECHILD:
-            self.why_not = "processes that a fork server made have none of their own yet"
+        fd, _ = _dragon_launch.seed()
+        self._seed = socket.socket(fileno=fd) if fd >= 0 else None
+        if self._seed is not None:
+            self._seed.settimeout(None)
+
+    def make_server(self) -> _ForkServer:
+        """Make a fork server, from the seed or, where there is none (any more), by executing it.
+
+        Raises:
+            UnavailableError: neither is possible.
+        """
+        if self._seed is not None:
+            with contextlib.suppress(OSError):
+                self.server = _ForkServer(self._seed)
+                return self.server
+        self.close_seed()
+        try:
+            self.server = _ForkServer(None)
+        except OSError as error:
+            raise UnavailableError(f"no fork server can be made: {error.strerror}") from None
+        return self.server
+
+    def drop(self, server: _ForkServer) -> None:
+        """Let a fork server end that is of no use any more."""
+        if self.server is server:
+            server.close()
+            self.server = None
+
+    def close_seed(self) -> None:
+        """Do without the seed from now on: it is gone, or not like this process any more."""
+        if self._seed is not None:
+            self._seed.close()
+            self._seed = None
+
+    def has_seed(self) -> bool:
+        """Whether a fork server would be had without executing anything."""
+        return self._seed is not None
+
+    def forget(self) -> None:
+        """Close what this process has of seed and fork server."""
+        if self._seed is not None:
+            self._seed.detach()  # launcher/seed.c closes it
+        if self.server is not None:
+            self.server.close()
 
 
 _starter: _Starter | None = None
@@ -155,26 +224,29 @@ def _the_starter() -> _Starter:
     if _starter is None:
         _starter = _Starter()
         os.register_at_fork(after_in_child=_forget)
-        atexit.register(_forget)
+        atexit.register(_end)
     return _starter
 
 
 def _forget() -> None:
-    """In a forked copy, whose fork server is its parent's; and at the end."""
+    """In a forked copy: seed and fork server are its parent's."""
     global _starter
     starter, _starter = _starter, None
     if starter is not None:
-        if starter.seed is not None:
-            starter.seed.detach()  # launcher/seed.c closes it
-        if starter.server is not None:
-            starter.server.close()
+        starter.forget()
+
+
+def _end() -> None:
+    if _starter is not None and _starter.server is not None:
+        _starter.server.end()
+    _forget()
 
 
 def _command_line() -> list[str]:
-    executable, *flags = spawn.get_command_line()
-    at = flags.index("-c")
+    """Source: get_command_line in Lib/multiprocessing/spawn.py of CPython 3.11."""
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     own = [*_dragon_launch.child_options(), "--fork-server"]
-    return [os.fsdecode(executable), *own, *flags[:at], "-c", PROGRAM, *flags[at + 2 :]]
+    return [sys.executable, *own, *flags, "-c", PROGRAM, "--multiprocessing-fork"]
 
 
 def _program(named: list[str]) -> Program:
@@ -199,6 +271,14 @@ def _of_start(variables: bytes) -> set[bytes]:
     return {text for text in variables.split(b"\0") if text.startswith(_READ_AT_START)}
 
 
+def _socket_pair(kind: int) -> tuple[socket.socket, socket.socket]:
+    """Make a pair whose calls block, whatever `socket.setdefaulttimeout` says."""
+    pair = socket.socketpair(socket.AF_UNIX, kind)
+    for one in pair:
+        one.settimeout(None)
+    return pair
+
+
 def _is_readable(sock: socket.socket, timeout_s: float) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
@@ -211,16 +291,13 @@ def _is_readable(sock: socket.socket, timeout_s: float) -> bool:
 def prepare() -> None:
     """Have a fork server get ready, if that has not been done: it will be needed soon."""
     starter = _the_starter()
-    with starter.lock:
-        if starter.server is None and starter.seed is not None:
-            try:
-                starter.server = _ForkServer(starter.seed)
-            except OSError as error:
-                starter.why_not = f"the seed does not answer: {error.strerror}"
+    with starter.lock, contextlib.suppress(UnavailableError):
+        if starter.server is None and starter.has_seed():
+            starter.make_server()
 
 
 def start(
-    body: Buffer, inherited: list[int], pool_fd: int, tracker_fd: int, follows: bool
+    body: Buffer, inherited: list[int], pool_fd: int | None, tracker_fd: int, *, follows: bool
 ) -> Child:
     """Make a child that runs the process object in body.
 
@@ -228,7 +305,7 @@ def start(
         body: what `multiprocessing.spawn` sends to a child: preparation data, process object.
             Part of it may still have to be sent, by `Child.finish`.
         inherited: descriptors that it gets besides the standard ones.
-        pool_fd: of the node's default pool.
+        pool_fd: of the default pool of the node that it is to join, if any.
         tracker_fd: of the resource tracker.
         follows: it is killed when this process ends, however that ends.
 
@@ -242,7 +319,8 @@ def start(
     mine, fixed = surroundings.read()
     variables = _dragon_launch.environment()
     standard = _standard_fds()
-    fds = [*standard, pool_fd, tracker_fd, *inherited]
+    pool = [] if pool_fd is None else [pool_fd]
+    fds = [*standard, *pool, tracker_fd, *inherited]
     for _ in range(2):
         server = _server_for(starter, fixed, variables)
         order = Order(
@@ -250,6 +328,7 @@ def start(
             None if variables == server.variables else variables,
             standard,
             tuple(inherited),
+            pool_fd is not None,
             follows,
         )
         try:
@@ -265,33 +344,31 @@ class _LostError(Exception):
 
 def _server_for(starter: _Starter, fixed: object, variables: bytes) -> _ForkServer:
     with starter.lock:
-        for _ in range(2):
-            if starter.seed is None:
-                raise UnavailableError(starter.why_not)
-            if starter.server is None:
-                try:
-                    starter.server = _ForkServer(starter.seed)
-                except OSError as error:
-                    raise UnavailableError(f"the seed does not answer: {error.strerror}") from None
-            if starter.server.check(fixed, variables):
-                return starter.server
-            starter.server.close()
-            starter.server = None
-    raise UnavailableError("the environment changes too fast")
+        starter.n_starts += 1
+        if starter.n_starts == 1 and not starter.has_seed() and starter.server is None:
+            # A fork server that is executed pays from the second child on.
+            raise UnavailableError("it is the first process that this one starts")
+        for _ in range(3):
+            server = starter.server or starter.make_server()
+            try:
+                if server.is_like(fixed, variables):
+                    return server
+            except UnavailableError:
+                starter.close_seed()
+            starter.drop(server)
+    raise UnavailableError("no fork server is like this process")
 
 
 def _drop(starter: _Starter, server: _ForkServer) -> None:
     with starter.lock:
-        if starter.server is server:
-            server.close()
-            starter.server = None
+        starter.drop(server)
 
 
 def _order(
     starter: _Starter, server: _ForkServer, order: Order, fds: list[int], body: Buffer
 ) -> Child:
     head = pack(order, len(fds))
-    line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    line, theirs = _socket_pair(socket.SOCK_STREAM)
     parts = _Parts(line, head, fds, body)
     with _adopting(starter):
         try:

@@ -190,11 +190,18 @@ def nest(method: str, depth: int, results: Any) -> None:
         assert child.exitcode == 0
 
 
-def start_child_from_daemon(method: str, results: Any) -> None:
-    try:
-        multiprocessing.get_context(method).Process(target=return_nothing).start()
-    except AssertionError as error:
-        results.put(str(error))
+def start_sleeper(pids: Any) -> None:
+    """Start a process that would outlive this one, tell its pid, and wait for it."""
+    child = multiprocessing.get_context("dragon").Process(target=time.sleep, args=(60,))
+    child.start()
+    pids.put(child.pid)
+    child.join()
+
+
+def sum_of_squares(n: int) -> int:
+    """Sum up in a pool of this process's own."""
+    with multiprocessing.get_context("dragon").Pool(2) as pool:
+        return sum(pool.map(square, range(n)))
 
 
 def hold_array(inbox: Any, outbox: Any) -> None:

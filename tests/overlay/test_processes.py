@@ -29,10 +29,11 @@ from children import (
     report_facts,
     return_nothing,
     sleep_after,
-    start_child_from_daemon,
+    start_sleeper,
+    sum_of_squares,
     wait_on,
 )
-from overlay_support import Outcome, environment, until
+from overlay_support import Outcome, environment, is_alive, until
 
 # ---- ends ----
 
@@ -321,14 +322,20 @@ def test_processes_start_processes(ctx: BaseContext) -> None:
     assert process.exitcode == 0
 
 
-def test_a_daemon_may_not_have_children(ctx: BaseContext) -> None:
-    results = ctx.Queue()
-    process = ctx.Process(
-        target=start_child_from_daemon, args=(ctx.get_start_method(), results), daemon=True
-    )
-    process.start()
-    assert "daemonic processes are not allowed to have children" in results.get(timeout=20)
-    process.join()
+def test_a_daemon_may_have_children_which_end_with_it(dragon: BaseContext) -> None:
+    pids = dragon.Queue()
+    daemon = dragon.Process(target=start_sleeper, args=(pids,), daemon=True)
+    daemon.start()
+    pid = pids.get(timeout=20)
+    assert is_alive(pid)
+    daemon.kill()
+    daemon.join()
+    assert until(lambda: not is_alive(pid))
+
+
+def test_the_workers_of_a_pool_may_have_pools(dragon: BaseContext) -> None:
+    with dragon.Pool(2) as pool:
+        assert pool.map(sum_of_squares, range(5)) == [0, 0, 1, 5, 14]
 
 
 # ---- what cannot be started ----
