@@ -24,16 +24,18 @@ A state is wrong if a block is handed out that overlaps a live one or has anothe
 taker believes, if a chunk of a live run is given away, if somebody reads a size that no holder of
 that generation asked for, or a stale handle frees something; an end if a word stays closed.
 
-Run as a program it prints the table; the tests are in test_heap_runs_model.py. Each entry of
+Run as a program it prints the table; the tests are in test_models.py. Each entry of
 MUTATIONS breaks the protocol in one place; the search must find something wrong.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from search import Result, print_table, visit
 
 #: Ways to break the protocol, to show that the search would notice.
 MUTATIONS = {
@@ -140,19 +142,6 @@ class Setting:
             words = (Word(NOBODY, 1), Word(NOBODY, 0), Word(NOBODY, 0))
             return State("run", words, threads, length=1)
         return State("small", (Word(NOBODY, 1), Word(NOBODY, 2), Word(NOBODY, 0)), threads)
-
-
-@dataclass
-class Result:
-    """What a search found.
-
-    Attributes:
-        n_states: distinct states visited.
-        wrong: what went wrong, each with the first state that shows it.
-    """
-
-    n_states: int
-    wrong: dict[str, State]
 
 
 # ---- changing parts of a state ----
@@ -462,6 +451,13 @@ def _steps_of(s: State, i: int, mutation: str) -> Iterator[State]:
         yield from _open(s, i)
 
 
+def _steps_of_fate(s: State, setting: Setting) -> Iterator[State]:
+    """What may happen but need not."""
+    for i, t in enumerate(s.threads):
+        if not t.is_dead and s.n_deaths < setting.n_deaths:
+            yield _kill(s, i)
+
+
 def _wrong_now(s: State) -> str:
     """What must hold in every state."""
     for b in s.live:
@@ -493,38 +489,22 @@ def _wrong_at_end(s: State) -> str:
     return ""
 
 
-def search(setting: Setting) -> Result:
+def search(setting: Setting) -> Result[State]:
     """Visit all states that can be reached; with a mutation, until something is wrong.
 
     Returns:
         what was found.
     """
-    first = setting.first_state()
-    seen = {first}
-    front = [first]
-    result = Result(0, {})
-    while front and not (setting.mutation and result.wrong):
-        next_front = []
-        for s in front:
-            own = [a for i in range(len(s.threads)) for a in _steps_of(s, i, setting.mutation)]
-            wrong = _wrong_now(s) or ("" if own else _wrong_at_end(s))
-            if wrong:
-                result.wrong.setdefault(wrong, s)
-                continue
-            for after in (*own, *_steps_of_fate(s, setting)):
-                if after not in seen:
-                    seen.add(after)
-                    next_front.append(after)
-        front = next_front
-    result.n_states = len(seen)
-    return result
 
+    def steps(s: State, result: Result[State]) -> Iterable[State]:
+        own = [a for i in range(len(s.threads)) for a in _steps_of(s, i, setting.mutation)]
+        wrong = _wrong_now(s) or ("" if own else _wrong_at_end(s))
+        if wrong:
+            result.note(wrong, s)
+            return ()
+        return (*own, *_steps_of_fate(s, setting))
 
-def _steps_of_fate(s: State, setting: Setting) -> Iterator[State]:
-    """What may happen but need not."""
-    for i, t in enumerate(s.threads):
-        if not t.is_dead and s.n_deaths < setting.n_deaths:
-            yield _kill(s, i)
+    return visit(setting.first_state(), steps, setting)
 
 
 _ONE, _OTHER, _TWO = "run 1 2", "run 1 3", "run 2 4"
@@ -576,22 +556,5 @@ BROKEN = {
 }
 
 
-def broken(name: str) -> Setting:
-    """The setting that shows what a mutation breaks."""
-    setting = BROKEN[name]
-    return Setting(setting.todo, setting.n_deaths, setting.is_run, name)
-
-
-def main() -> int:
-    """Print what each search finds; 1 if the protocol is not what it should be."""
-    well = True
-    settings = {**SETTINGS, **{f"broken: {MUTATIONS[n]}": broken(n) for n in BROKEN}}
-    for name, setting in settings.items():
-        r = search(setting)
-        well &= bool(r.wrong) == bool(setting.mutation)
-        print(f"{r.n_states:8}  {name}: {'; '.join(r.wrong) or 'nothing wrong'}")
-    return 0 if well else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(print_table(search, SETTINGS, BROKEN, MUTATIONS))

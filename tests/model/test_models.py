@@ -8,15 +8,28 @@ from typing import Any
 
 import eventcount
 import heap_remote
+import heap_runs
 import in_flight
 import lock
 import pytest
 from search import Result, broken
 
-MODELS = {"eventcount": eventcount, "heap": heap_remote, "in flight": in_flight, "lock": lock}
+MODELS = {
+    "eventcount": eventcount,
+    "heap": heap_remote,
+    "heap runs": heap_runs,
+    "in flight": in_flight,
+    "lock": lock,
+}
 
 #: Fewer states in all would mean that a search does not get around.
-N_STATES = {"eventcount": 160_000, "heap": 200_000, "in flight": 150_000, "lock": 300_000}
+N_STATES = {
+    "eventcount": 160_000,
+    "heap": 200_000,
+    "heap runs": 150_000,
+    "in flight": 150_000,
+    "lock": 300_000,
+}
 
 
 @cache
