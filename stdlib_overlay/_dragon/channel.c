@@ -354,6 +354,13 @@ static PyObject *sent(int r)
     return r < 0 ? NULL : PyBool_FromLong(r == 0);
 }
 
+/* A word of the sender's. -1 with an exception. */
+static int read_word(PyObject *number, uint64_t *word_out)
+{
+    *word_out = PyLong_AsUnsignedLongLongMask(number);
+    return *word_out == UINT64_MAX && PyErr_Occurred() ? -1 : 0;
+}
+
 PyDoc_STRVAR(send_doc,
              "send(payload, hints, client_id, timeout, /)\n--\n\n"
              "Send a copy of a buffer's bytes; waits for room. False: no room in time.\n\n"
@@ -361,19 +368,22 @@ PyDoc_STRVAR(send_doc,
              "    Destroyed: the channel was destroyed.\n"
              "    PoolFull: there is no block for the bytes.");
 
-static PyObject *channel_send(struct dragon_py_channel *self, PyObject *args)
+static PyObject *channel_send(struct dragon_py_channel *self, PyObject *const *args,
+                              Py_ssize_t n_args)
 {
-    unsigned long long hints, client_id;
     struct words words;
     int64_t deadline_ns;
-    PyObject *timeout;
     Py_buffer payload;
     int r = -1;
 
-    if (!PyArg_ParseTuple(args, "y*KKO:send", &payload, &hints, &client_id, &timeout))
+    if (n_args != 4)
+        return PyErr_Format(PyExc_TypeError, "send takes 4 arguments (%zd given)", n_args);
+    if (read_word(args[1], &words.hints) < 0 || read_word(args[2], &words.client_id) < 0 ||
+        dragon_py_deadline(args[3], &deadline_ns) < 0 ||
+        PyObject_GetBuffer(args[0], &payload, PyBUF_SIMPLE) < 0)
         return NULL;
-    words = (struct words){hints, client_id, (uint64_t)payload.len};
-    if (dragon_py_channel_require(self) == 0 && dragon_py_deadline(timeout, &deadline_ns) == 0)
+    words.size_bytes = (uint64_t)payload.len;
+    if (dragon_py_channel_require(self) == 0)
         r = words.size_bytes <= SLOT_BYTES
                 ? send_in_slot(self, IN_SLOT, &words, payload.buf, deadline_ns)
                 : send_copy(self, &words, payload.buf, deadline_ns);
@@ -465,7 +475,26 @@ static PyObject *take_block(struct dragon_py_channel *self, const struct dragon_
     return block;
 }
 
-/* (payload, size, hints, client_id, is_name) */
+/* (payload, size, hints, client_id, is_name); consumes payload. By hand: Py_BuildValue
+ * costs as much as the receive itself. */
+static PyObject *tuple_of(PyObject *payload, const struct words *words, bool is_name)
+{
+    PyObject *tuple = PyTuple_New(5);
+
+    if (!tuple) {
+        Py_DECREF(payload);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(tuple, 0, payload);
+    PyTuple_SET_ITEM(tuple, 1, PyLong_FromUnsignedLongLong(words->size_bytes));
+    PyTuple_SET_ITEM(tuple, 2, PyLong_FromUnsignedLongLong(words->hints));
+    PyTuple_SET_ITEM(tuple, 3, PyLong_FromUnsignedLongLong(words->client_id));
+    PyTuple_SET_ITEM(tuple, 4, PyBool_FromLong(is_name));
+    if (PyErr_Occurred())
+        Py_CLEAR(tuple);
+    return tuple;
+}
+
 static PyObject *unpack(struct dragon_py_channel *self, const struct dragon_message *message,
                         uint32_t holder)
 {
@@ -484,9 +513,7 @@ static PyObject *unpack(struct dragon_py_channel *self, const struct dragon_mess
         payload = dragon_py_raise(state_of(self), -EBADMSG, "receive");
     if (!payload)
         return NULL;
-    return Py_BuildValue("(NKKKO)", payload, (unsigned long long)words.size_bytes,
-                         (unsigned long long)words.hints, (unsigned long long)words.client_id,
-                         message->kind == ELSEWHERE ? Py_True : Py_False);
+    return tuple_of(payload, &words, message->kind == ELSEWHERE);
 }
 
 int dragon_py_channel_enter_blocked(struct dragon_py_channel *self)
@@ -649,7 +676,7 @@ static PyMethodDef channel_methods[] = {
     {"create", (PyCFunction)channel_create, METH_VARARGS | METH_CLASS, create_doc},
     {"open", (PyCFunction)channel_open, METH_VARARGS | METH_CLASS, open_doc},
     {"destroy", (PyCFunction)channel_destroy, METH_NOARGS, destroy_doc},
-    {"send", (PyCFunction)channel_send, METH_VARARGS, send_doc},
+    {"send", (PyCFunction)(void (*)(void))channel_send, METH_FASTCALL, send_doc},
     {"send_block", (PyCFunction)channel_send_block, METH_VARARGS, send_block_doc},
     {"send_name", (PyCFunction)channel_send_name, METH_VARARGS, send_name_doc},
     {"receive", (PyCFunction)channel_receive, METH_O, receive_doc},

@@ -614,6 +614,27 @@ def test_a_wrong_argument_of_a_receive_costs_no_message(channel: Channel) -> Non
         assert recvh.recv_bytes(timeout=0) == b"kept"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [(), (b"x", 0, 0), (b"x", 0, 0, 0, 0), ("x", 0, 0, 0), (b"x", "0", 0, 0), (b"x", 0, None, 0)],
+)
+def test_wrong_arguments_of_a_send_in_c_send_nothing(
+    channel: Channel, arguments: tuple[Any, ...]
+) -> None:
+    with pytest.raises(TypeError):
+        channel._require().send(*arguments)
+    assert channel.num_msgs == 0
+
+
+def test_a_message_keeps_the_largest_words(channel: Channel, pool: MemoryPool) -> None:
+    largest = 2**64 - 1
+    with channel.sendh() as sendh, channel.recvh() as recvh:
+        sendh.send(Message.create_alloc(pool, 3, hints=largest, clientid=largest))
+        message = recvh.recv(timeout=0)
+        assert (message.hints, message.clientid) == (largest, largest)
+        message.destroy()
+
+
 def test_a_wrong_argument_of_a_message_costs_no_memory(pool: MemoryPool) -> None:
     for arguments in ((pool, 10, -1), (pool, 10, 0, 2**64), (pool, 10, "x")):
         with pytest.raises(ChannelError):
