@@ -16,7 +16,7 @@ static int map_segment(struct dragon_segment *segment, int fd)
 
     fd = dragon_os_move_high(fd);
     r = dragon_os_file_of(fd, &file);
-    if (r == 0 && file.size_bytes < SMALLEST_BYTES)
+    if (r == 0 && (!file.is_own || file.size_bytes < SMALLEST_BYTES))
         r = dragon_error_origin(-EBADMSG);
     if (r == 0)
         r = dragon_os_map(fd, file.size_bytes, &base);

@@ -30,9 +30,10 @@ struct dragon_os_file {
     uint64_t size_bytes;
     uint64_t device;
     uint64_t inode;
+    bool is_own; /* of the user that this process runs as now */
 };
 
-/* What is behind fd. -EBADMSG if that is no regular file of this user. */
+/* What is behind fd. -EBADMSG if that is no regular file. */
 int dragon_os_file_of(int fd, struct dragon_os_file *file_out);
 
 /* Map the whole file, readable and writable, shared. */

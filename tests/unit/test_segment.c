@@ -1,5 +1,6 @@
 #include "memory/segment.h"
 #include "os/os.h"
+#include "support/shared_page.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #define SIZE_BYTES 65536
+#define NOBODY 65534
 
 static char name[64];
 
@@ -138,6 +140,29 @@ Test(segment, a_named_one_is_for_its_user_only)
     cr_assert_eq(fstat(segment.fd, &st), 0);
     cr_assert_eq(st.st_mode & 0777, 0600);
     dragon_segment_close(&segment);
+}
+
+static struct dragon_segment kept;
+
+static int use_as_nobody(void *argument)
+{
+    struct dragon_segment other;
+
+    (void)argument;
+    if (setuid(NOBODY) < 0)
+        return 1;
+    if (dragon_segment_open_fd(&other, dup(kept.fd)) != -EBADMSG)
+        return 2;
+    return dragon_segment_commit(&kept, 0, 8192) == 0 ? 0 : 3;
+}
+
+Test(segment, a_process_that_becomes_another_user_keeps_what_it_has_open)
+{
+    if (geteuid() != 0)
+        cr_skip_test("only root can become another user");
+    cr_assert_eq(dragon_segment_create_anonymous(&kept, "test", 8192), 0);
+    cr_assert_eq(child_result(child_start(use_as_nobody, NULL)), 0);
+    dragon_segment_close(&kept);
 }
 
 Test(segment, a_name_that_does_not_exist_cannot_be_opened)
