@@ -85,12 +85,27 @@ void dragon_member_init(struct dragon_member *member, struct dragon_pool *pool)
     *member = (struct dragon_member){.pool = pool};
 }
 
-static int join_locked(struct dragon_member_self *self, struct dragon_members_shared *shared,
-                       int fd)
+/* A sign of life on another file would be none: the descriptor is looked at again here, too. */
+static int begin_life(struct dragon_pool *pool, int fd, uint32_t number, void **life_out)
+{
+    void *life;
+    int r = dragon_os_life_begin(fd, number, &life);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    if (dragon_pool_fd(pool) != fd) {
+        dragon_os_life_end(life);
+        return dragon_error_origin(-EBADF);
+    }
+    *life_out = life;
+    return 0;
+}
+
+static int join_locked(struct dragon_pool *pool, struct dragon_member_self *self,
+                       struct dragon_members_shared *shared, int fd)
 {
     for (uint32_t i = 0; i < DRAGON_MEMBERS_MAX; i++) {
-        int r =
-            dragon_peek(&shared->is_taken[i]) ? -EAGAIN : dragon_os_life_begin(fd, i, &self->life);
+        int r = dragon_peek(&shared->is_taken[i]) ? -EAGAIN : begin_life(pool, fd, i, &self->life);
 
         if (r == -EAGAIN) /* also where the table is wrong: the kernel is not */
             continue;
@@ -116,7 +131,7 @@ static int join(struct dragon_pool *pool, struct dragon_member_self *self)
     if (r < 0)
         return dragon_error_trace(r);
     (void)sweep_locked(pool, shared, fd); /* a good moment: it happens once */
-    r = join_locked(self, shared, fd);
+    r = join_locked(pool, self, shared, fd);
     dragon_mutex_unlock(&shared->mutex);
     return dragon_error_trace(r);
 }

@@ -8,8 +8,11 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define FIRST DRAGON_HOLDER_FIRST_SLOT
@@ -52,6 +55,11 @@ static int alloc_for(struct dragon_member *member, struct dragon_handle *handle_
     uint32_t holder = dragon_member_holder(member);
 
     return holder ? dragon_pool_alloc(pool, 500, holder, handle_out) : -ESRCH;
+}
+
+static struct dragon_members_shared *table(void)
+{
+    return dragon_pool_root(pool);
 }
 
 /* But for the channel and its ring. */
@@ -278,6 +286,56 @@ Test(members, a_program_that_closes_all_descriptors_stays_one)
     cr_assert_eq(dragon_members_sweep(pool), 1);
 }
 
+struct joiner {
+    _Atomic int id; /* of the thread */
+    uint32_t holder;
+};
+
+static void *join_as_thread(void *argument)
+{
+    struct joiner *joiner = argument;
+
+    atomic_store(&joiner->id, gettid());
+    joiner->holder = dragon_member_holder(&own);
+    return NULL;
+}
+
+/* The thread that joins waits for the mutex: there is nothing else that it could wait for. */
+static bool sleeps(void *argument)
+{
+    struct joiner *joiner = argument;
+    char path[64], state = '?';
+    FILE *file;
+
+    if (atomic_load(&joiner->id) == 0)
+        return false;
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", atomic_load(&joiner->id));
+    file = fopen(path, "re");
+    if (!file || fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
+        abort();
+    fclose(file);
+    return state == 'S';
+}
+
+Test(members, a_program_that_replaces_the_pools_file_meanwhile_is_none)
+{
+    int fd = dragon_pool_fd(pool), pools = dup(fd), programs = memfd_create("program's", 0);
+    struct joiner joiner = {0};
+    pthread_t thread;
+
+    cr_assert_eq(dragon_mutex_lock(&table()->mutex), 0);
+    cr_assert_eq(pthread_create(&thread, NULL, join_as_thread, &joiner), 0);
+    cr_assert(becomes_true(sleeps, &joiner));
+    cr_assert_eq(dup2(programs, fd), fd);
+    dragon_mutex_unlock(&table()->mutex);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_assert_eq(joiner.holder, 0);
+    cr_assert_eq(table()->is_taken[0], 0);
+    cr_assert_eq(dup2(pools, fd), fd);
+    close(pools);
+    close(programs);
+}
+
 static int hold_and_become_another_program(void *argument)
 {
     struct dragon_handle handle;
@@ -371,11 +429,6 @@ Test(members, a_copy_does_not_keep_its_dead_parent_alive)
 }
 
 /* ---- tables that somebody has written over ---- */
-
-static struct dragon_members_shared *table(void)
-{
-    return dragon_pool_root(pool);
-}
 
 Test(members, the_number_of_a_living_process_is_given_to_nobody_else)
 {
