@@ -95,13 +95,14 @@ static bool has_word(const char *list, const char *word)
 {
     size_t length = strlen(word);
 
-    while (list) {
+    for (;;) {
         if (strncmp(list, word, length) == 0 && (list[length] == ',' || list[length] == '\0'))
             return true;
         list = strchr(list, ',');
-        list += list ? 1 : 0;
+        if (!list)
+            return false;
+        list++;
     }
-    return false;
 }
 
 /* ---- where the process is ---- */
