@@ -234,9 +234,11 @@ static void let_others_in(void)
 /* The system takes 0.3 s for a GiB of memory: too long to keep the others out. */
 static void prepare_run(struct dragon_heap *heap, uint64_t size_bytes)
 {
-    bool has_more = dragon_heap_room(heap, size_bytes) > DRAGON_HEAP_AT_ONCE_BYTES;
+    /* Not more pieces than it has: others may need, or give back, what was brought. */
+    uint64_t n_pieces = dragon_heap_room(heap, size_bytes) / DRAGON_HEAP_AT_ONCE_BYTES;
+    bool has_more = true;
 
-    while (has_more && dragon_heap_lock(heap) == 0) {
+    while (has_more && n_pieces-- > 0 && dragon_heap_lock(heap) == 0) {
         has_more = dragon_heap_prepare_run_locked(heap, size_bytes);
         dragon_heap_unlock(heap);
         if (has_more)

@@ -622,7 +622,8 @@ bool dragon_heap_prepare_chunks_locked(struct dragon_heap *heap, uint32_t n)
     for (i = first; i < first + n && heap->chunks[i].has_memory; i++)
         ;
     if (first + n - i <= at_once)
-        return false; /* the allocation brings the rest */
+        return false;                        /* the allocation brings the rest */
+    dragon_heap_note_taken(heap, first + n); /* or it may be given back before it is a run */
     DRAGON_TEST_POINT("heap-preparing-run");
     return commit_chunks_locked(heap, i, at_once) == 0;
 }

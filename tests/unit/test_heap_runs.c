@@ -282,3 +282,19 @@ Test(heap_runs, a_run_that_becomes_small_blocks_and_a_run_again_tells_its_own_si
         cr_assert_eq(size_of(run), CHUNK - (uint64_t)i);
     }
 }
+
+Test(heap_runs, memory_that_was_brought_for_a_long_run_is_not_idle, .init = NULL, .fini = NULL)
+{
+    uint64_t size_bytes = 3 * DRAGON_HEAP_AT_ONCE_BYTES;
+    struct dragon_heap_options options = {.chunk_bytes = CHUNK};
+    uint64_t segment_bytes = dragon_heap_segment_bytes(size_bytes, CHUNK);
+
+    cr_assert_eq(dragon_segment_create_anonymous(&segment, "test", segment_bytes), 0);
+    cr_assert_eq(dragon_heap_init(&heap, &segment, &options), 0);
+    cr_assert_eq(dragon_heap_lock(&heap), 0);
+    cr_assert(dragon_heap_prepare_run_locked(&heap, size_bytes), "there is more to bring");
+    dragon_heap_unlock(&heap);
+    cr_assert_eq(dragon_heap_trim_idle(&heap, 0), 0);
+    cr_assert_eq(dragon_heap_trim_idle(&heap, 0), DRAGON_HEAP_AT_ONCE_BYTES, "nobody came");
+    close_heap();
+}
