@@ -53,8 +53,8 @@ def run_ms(command: list[str]) -> float:
     return elapsed * 1000
 
 
-def bench_start_up(python: str, dragon: str, rounds: int) -> Row:
-    """`-c pass` of both, in turns; who goes first changes every round."""
+def start_up_times(python: str, dragon: str, rounds: int) -> tuple[list[float], list[float]]:
+    """`-c pass` of both in ms, in turns on one core; who goes first changes every round."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(cores)})
     try:
@@ -67,11 +67,17 @@ def bench_start_up(python: str, dragon: str, rounds: int) -> Row:
                     times[executable].append(elapsed)
     finally:
         os.sched_setaffinity(0, cores)
-    ratio = statistics.median(d / p for p, d in zip(times[python], times[dragon], strict=True))
+    return times[python], times[dragon]
+
+
+def bench_start_up(python: str, dragon: str, rounds: int) -> Row:
+    """`-c pass` of both."""
+    theirs, ours = start_up_times(python, dragon, rounds)
+    ratio = statistics.median(d / p for p, d in zip(theirs, ours, strict=True))
     return Row(
         f"start-up, `-c pass` ({rounds} pairs)",
-        f"{statistics.median(times[python]):.2f} ms (min {min(times[python]):.2f})",
-        f"{statistics.median(times[dragon]):.2f} ms (min {min(times[dragon]):.2f})",
+        f"{statistics.median(theirs):.2f} ms (min {min(theirs):.2f})",
+        f"{statistics.median(ours):.2f} ms (min {min(ours):.2f})",
         f"{ratio:.3f} x the time",
     )
 
