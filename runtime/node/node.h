@@ -46,8 +46,8 @@ struct dragon_node_options {
 
 /* Open or join a node and make it this process's current one. With threads, the
  * first of them opens a new node while the caller goes on, so 0 means only that it
- * has begun; dragon_node_current waits for it, and tells whether it could be opened. attach_fd is consumed, also on
- * failure. -EBUSY: there is a current one. -EAGAIN: no thread could be started.
+ * has begun; dragon_node_current waits for it, and tells whether it could be opened. attach_fd is
+ * consumed, also on failure. -EBUSY: there is a current one. -EAGAIN: no thread could be started.
  * Without threads also what dragon_node_error tells. */
 int dragon_node_open(const struct dragon_node_options *options, struct dragon_node **node_out);
 
