@@ -18,12 +18,20 @@
 #include <unistd.h>
 
 #include "allocator.h"
+#include "inspect/start_checks.h"
 #include "interpreter.h"
 #include "self.h"
+
+enum need {
+    TO_RUN,  /* nothing goes without it */
+    TO_FORK, /* without it children are executed, which takes ten times longer */
+    TO_BE_FAST,
+};
 
 struct check {
     const char *name;
     int (*run)(void); /* 0, or -errno */
+    enum need need;
     const char *advice;
 };
 
@@ -112,25 +120,58 @@ static int check_robust_mutex(void)
 }
 
 static const struct check checks[] = {
-    {"standard library", check_stdlib, "install the Python that dragon was built with"},
-    {"memfd", check_memfd, "allow memfd_create and fallocate in this container"},
-    {"pidfd", check_pidfd, "allow pidfd_open in this container; needs Linux 5.3"},
-    {"robust mutex", check_robust_mutex, "allow set_robust_list in this container"},
+    {"standard library", check_stdlib, TO_RUN, "install the Python that dragon was built with"},
+    {"memfd", check_memfd, TO_RUN, "allow memfd_create and fallocate in this container"},
+    {"pidfd", check_pidfd, TO_RUN, "allow pidfd_open in this container; needs Linux 5.3"},
+    {"robust mutex", check_robust_mutex, TO_RUN, "allow set_robust_list in this container"},
+    {"hidden child", dragon_check_hidden_child, TO_FORK,
+     "allow clone without an exit signal in this container"},
+    {"passing of files", dragon_check_descriptor_passing, TO_FORK,
+     "allow sendmsg with SCM_RIGHTS in this container"},
+    {"adoption", dragon_check_adoption, TO_FORK,
+     "allow clone with CLONE_VM and prctl with PR_SET_CHILD_SUBREAPER in this container"},
+    {"close_range", dragon_check_close_range, TO_BE_FAST,
+     "allow close_range in this container; needs Linux 5.9"},
 };
 
+#define N_CHECKS (sizeof checks / sizeof checks[0])
+
+static void print_check(const struct check *check, int r)
+{
+    if (r == 0) {
+        printf("%-18s works\n", check->name);
+    } else {
+        printf("%-18s FAILS: %s; %s\n", check->name, strerror(-r), check->advice);
+    }
+}
+
+/* How children are made here, and why so: unable is what they cannot be forked without. */
+static void print_start(const struct check *unable)
+{
+    if (unable) {
+        printf("%-18s exec of dragon, because '%s' fails\n", "children start by", unable->name);
+    } else {
+        printf("%-18s fork, from a seed and a fork server\n", "children start by");
+    }
+}
+
+/* Whether a program can run here. */
 static bool run_checks(void)
 {
-    bool all_work = true;
-    for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
-        int r = checks[i].run();
-        if (r == 0) {
-            printf("%-18s works\n", checks[i].name);
-        } else {
-            all_work = false;
-            printf("%-18s FAILS: %s; %s\n", checks[i].name, strerror(-r), checks[i].advice);
+    bool can_run = true;
+    const struct check *unable = NULL;
+    for (const struct check *check = checks; check < checks + N_CHECKS; check++) {
+        int r = check->run();
+        print_check(check, r);
+        if (r < 0 && check->need == TO_RUN) {
+            can_run = false;
+        }
+        if (r < 0 && check->need == TO_FORK && !unable) {
+            unable = check;
         }
     }
-    return all_work;
+    print_start(unable);
+    return can_run;
 }
 
 static void print_build(const char *argv0)
@@ -146,7 +187,6 @@ static void print_build(const char *argv0)
         printf("%-18s %s\n", "environment", self.is_in_venv ? self.path : self.venv_python);
     }
     printf("%-18s %s\n", "allocator", dragon_allocator_description());
-    printf("%-18s %s\n", "children start by", "exec of dragon");
 }
 
 static void print_cpus(void)

@@ -5,5 +5,6 @@
  */
 
 /* Print the report on stdout. Takes no arguments beyond the command.
- * Exit status: 0 all works; 1 something needed does not; 2 wrong arguments. */
+ * Exit status: 0 programs can run, perhaps more slowly than they could; 1 something that all need
+ * does not work; 2 wrong arguments. */
 int dragon_doctor_run(int argc, char **argv);

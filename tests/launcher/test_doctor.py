@@ -4,8 +4,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from launcher_support import Outcome, run_program
+import pytest
+from launcher_support import PYTHON, Outcome, run_program
 
+REFUSE = Path(__file__).parents[1] / "support" / "refuse.py"
 Dragon = Callable[..., Outcome]
 
 
@@ -23,13 +25,56 @@ def test_doctor_tells_how_dragon_is_built(dragon: Dragon, exe: Path) -> None:
     assert report["prefix"] == "/usr"
     assert report["python"] == dragon("--version").stdout.split()[1]
     assert "malloc" in report["allocator"] or "C library" in report["allocator"]
-    assert report["children start by"]
+    assert report["children start by"].startswith("fork")
 
 
 def test_doctor_tries_what_the_runtime_needs(dragon: Dragon) -> None:
     report = facts(dragon("doctor").stdout)
     for name in ("standard library", "memfd", "pidfd", "robust mutex"):
         assert report[name] == "works"
+
+
+def test_doctor_tries_how_children_are_made(dragon: Dragon) -> None:
+    report = facts(dragon("doctor").stdout)
+    for name in ("hidden child", "passing of files", "adoption", "close_range"):
+        assert report[name] == "works"
+
+
+@pytest.mark.parametrize(
+    ("refused", "check", "error"),
+    [
+        ("hidden-child", "hidden child", "Operation not permitted"),
+        ("subreaper", "adoption", "Operation not permitted"),
+    ],
+)
+def test_doctor_says_why_children_are_executed(
+    exe: Path, refused: str, check: str, error: str
+) -> None:
+    outcome = run_program(PYTHON, REFUSE, refused, exe, "doctor")
+    report = facts(outcome.stdout)
+    assert report[check].startswith(f"FAILS: {error}; allow ")
+    assert report["children start by"] == f"exec of dragon, because '{check}' fails"
+    assert outcome.status == 0  # programs run, if more slowly
+
+
+def test_doctor_knows_what_only_makes_it_slower(exe: Path) -> None:
+    report = facts(run_program(PYTHON, REFUSE, "close-range", exe, "doctor").stdout)
+    assert report["close_range"].startswith("FAILS: Function not implemented; ")
+    assert report["children start by"].startswith("fork")
+
+
+def test_doctor_leaves_no_process_behind(exe: Path) -> None:
+    # Here orphans are adopted, so that none could hide.
+    text = f"""
+import ctypes, os, subprocess
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+subprocess.run([{str(exe)!r}, "doctor"], stdout=subprocess.DEVNULL, check=True)
+try:
+    print(os.waitpid(-1, os.WNOHANG))
+except ChildProcessError:
+    print("none")
+"""
+    assert run_program(PYTHON, "-c", text) == ("none\n", "", 0)
 
 
 def test_doctor_counts_the_cpus_it_may_use(exe: Path) -> None:
