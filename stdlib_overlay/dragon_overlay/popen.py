@@ -22,7 +22,7 @@ from typing import Any
 
 import _dragon
 import _dragon_launch
-from dragon_overlay import by_value, seed, startup, tracker
+from dragon_overlay import by_value, seed, start_log, startup, tracker
 from dragon_overlay.newborn import inherited_fds
 from dragon_overlay.process import is_daemonic
 
@@ -106,16 +106,24 @@ class Popen(popen_fork.Popen):
         pool_fd = _dragon.node_fd()
         tracker_fd = tracker.descriptor()
         child: seed.Child | Executed
+        why_executed: seed.UnavailableError | None = None
         with _room_for_descriptors(2):
             try:
                 follows = _is_to_follow(process_obj) or _dragon.is_head()
                 child = seed.start(data, self._fds, pool_fd, tracker_fd, follows=follows)
-            except seed.UnavailableError:
+            except seed.UnavailableError as error:
+                why_executed = error
                 child = Executed(data, self._fds, tracker_fd)
         self.pid = child.pid
         self.sentinel = _attend(child)
         close_fds = util.close_fds  # type: ignore[attr-defined]  # typeshed lacks it
         self.finalizer = util.Finalize(self, close_fds, (self.sentinel, child.finish()))
+        self._log(process_obj, why_executed)
+
+    def _log(self, process_obj: Any, why_executed: seed.UnavailableError | None) -> None:
+        reason = None if why_executed is None else str(why_executed)
+        is_expected = isinstance(why_executed, seed.NotYetError)
+        start_log.started(process_obj._name, self.pid, reason, is_expected=is_expected)
 
     def _pickle(self, process_obj: Any) -> memoryview:
         buffer = io.BytesIO()

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from multiprocessing import process
 
 import _dragon_launch
-from dragon_overlay import surroundings
+from dragon_overlay import start_log, surroundings
 from dragon_overlay.order import MAX_FDS, ORDERS_FD, PROGRAM, RECORD, Order, Program, pack
 
 _ORDER_HEADER = struct.Struct("@III")  # of launcher/seed.h
@@ -35,6 +35,8 @@ _ANSWER_S = 20
 _BURIAL_S = 1.0
 _END_S = 0.2
 _TIME = struct.Struct("@ll")  # struct timeval
+#: What a seed that was killed, or whose socket the program has closed, makes of a send.
+_NO_SEED = (errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTSOCK)
 
 #: Beginnings of the names of variables that Python and the C library read once, when they start. If
 #: one of these changes, a new fork server is needed; all others are given to the child.
@@ -54,6 +56,14 @@ Buffer = bytes | bytearray | memoryview
 
 class UnavailableError(Exception):
     """No child can be made this way; the text says why."""
+
+
+class NotYetError(UnavailableError):
+    """It does not pay yet: further children will be made this way."""
+
+
+class _UnlikeError(UnavailableError):
+    """This process is not any more as it was when its seed was planted."""
 
 
 class Child:
@@ -116,7 +126,7 @@ class _ForkServer:
         if self._fixed is None:
             self._fixed = self._wait_until_ready()
         if self._fixed != fixed:
-            raise UnavailableError("this process has changed its user, session or the like")
+            raise _UnlikeError("this process has changed its user, session or the like")
         if self._named != _named_for_preloading():
             return False
         return variables == self.variables or _of_start(variables) == _of_start(self.variables)
@@ -182,10 +192,16 @@ class _Starter:
             UnavailableError: neither is possible.
         """
         if self._seed is not None:
-            with contextlib.suppress(OSError):
+            try:
                 self.server = _ForkServer(self._seed)
+            except OSError as error:
+                if error.errno not in _NO_SEED:  # want of descriptors, say
+                    raise UnavailableError(
+                        f"no fork server can be made: {error.strerror}"
+                    ) from None
+                self.lose_seed(f"it does not answer: {error.strerror}")
+            else:
                 return self.server
-        self.close_seed()
         try:
             self.server = _ForkServer(None)
         except OSError as error:
@@ -198,11 +214,20 @@ class _Starter:
             server.close()
             self.server = None
 
-    def close_seed(self) -> None:
-        """Do without the seed from now on: it is gone, or not like this process any more."""
+    def lose_seed(self, why: str) -> None:
+        """Do without the seed from now on, which is a loss."""
         if self._seed is not None:
-            self._seed.close()
-            self._seed = None
+            start_log.seed_lost(why)
+        self.close_seed()
+
+    def close_seed(self) -> None:
+        """Do without the seed from now on."""
+        seed, self._seed = self._seed, None
+        if seed is not None:
+            if _dragon_launch.seed()[0] >= 0:
+                seed.close()
+            else:  # the program has closed it, and the number may be another's
+                seed.detach()
 
     def has_seed(self) -> bool:
         """Whether a fork server would be had without executing anything."""
@@ -347,14 +372,16 @@ def _server_for(starter: _Starter, fixed: object, variables: bytes) -> _ForkServ
         starter.n_starts += 1
         if starter.n_starts == 1 and not starter.has_seed() and starter.server is None:
             # A fork server that is executed pays from the second child on.
-            raise UnavailableError("it is the first process that this one starts")
+            raise NotYetError("it is the first process that this one starts")
         for _ in range(3):
             server = starter.server or starter.make_server()
             try:
                 if server.is_like(fixed, variables):
                     return server
-            except UnavailableError:
+            except _UnlikeError:
                 starter.close_seed()
+            except UnavailableError as error:
+                starter.lose_seed(str(error))
             starter.drop(server)
     raise UnavailableError("no fork server is like this process")
 
@@ -482,7 +509,10 @@ def _adopting(starter: _Starter) -> Iterator[None]:
     """
     with starter.lock:
         if starter.n_starting == 0:
-            starter.adopted_before = _dragon_launch.adopt_orphans(True)
+            try:
+                starter.adopted_before = _dragon_launch.adopt_orphans(True)
+            except OSError as error:
+                raise UnavailableError(f"orphans cannot be adopted: {error.strerror}") from None
         starter.n_starting += 1
     try:
         yield
