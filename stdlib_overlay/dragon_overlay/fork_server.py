@@ -193,7 +193,7 @@ class _Server:
             awaited = select.POLLRDHUP | (select.POLLIN if awaits_orders else 0)
             self._poll.modify(self._orders, awaited)
             events = self._poll.poll(self._patience_ms(is_holding))
-            for fd, event in events:
+            for fd, event in events[:1]:  # it may close what the others are of
                 successor = self._handle(fd, event)
                 if successor is not None:
                     return successor.run()
