@@ -159,8 +159,9 @@ def _attend(child: seed.Child | Executed) -> int:
         _dragon.watch_child(child.pid)
     except BaseException:
         # A child that nobody can know of must not be.
-        os.kill(child.pid, signal.SIGKILL)
-        os.waitpid(child.pid, 0)
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child.pid, signal.SIGKILL)
+            os.waitpid(child.pid, 0)
         os.close(child.finish())
         if sentinel >= 0:
             os.close(sentinel)

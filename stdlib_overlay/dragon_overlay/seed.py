@@ -14,6 +14,7 @@ import errno
 import marshal
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -69,17 +70,21 @@ class _UnlikeError(UnavailableError):
 class Child:
     """A process that has just been made."""
 
-    def __init__(self, pid: int, line: socket.socket, parts: _Parts) -> None:
+    def __init__(self, pid: int, line: socket.socket, body: Buffer) -> None:
         self.pid = pid
         self._line = line
-        self._parts = parts
+        self._body = body
 
     def finish(self) -> int:
-        """Send what it still has to get; our end of its line, which it sees end when we end.
+        """Send the body; our end of the child's line, which it sees end when we end.
+
+        Until then the child runs nothing of the program: it cannot have ended, and perhaps been
+        reaped by a handler of SIGCHLD, before the starter knows it.
 
         Blocks until the child has read most of it.
         """
-        self._parts.send_body()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its exit code will tell
+            self._line.sendall(self._body)
         return self._line.detach()
 
 
@@ -151,12 +156,28 @@ class _ForkServer:
             raise UnavailableError(f"the seed could not make a fork server: {os.strerror(number)}")
         return marshal.loads(message)
 
+    def is_alive(self) -> bool:
+        """Whether anybody may still take orders."""
+        poll = select.poll()
+        poll.register(self.orders, 0)
+        return not poll.poll(0)
+
+    def let_go(self) -> None:
+        """Let it end. Other threads that use the socket find it shut down, not closed."""
+        if self._has_socket():
+            with contextlib.suppress(OSError):
+                self.orders.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """Let it end."""
+        """Close this process's end; in a forked copy the other one goes on."""
         if self._has_socket():
             self.orders.close()
         else:
             self.orders.detach()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self.close()
 
     def end(self) -> None:
         """Let it end, and wait a little for that.
@@ -211,7 +232,7 @@ class _Starter:
     def drop(self, server: _ForkServer) -> None:
         """Let a fork server end that is of no use any more."""
         if self.server is server:
-            server.close()
+            server.let_go()
             self.server = None
 
     def lose_seed(self, why: str) -> None:
@@ -328,7 +349,7 @@ def start(
 
     Args:
         body: what `multiprocessing.spawn` sends to a child: preparation data, process object.
-            Part of it may still have to be sent, by `Child.finish`.
+            `Child.finish` sends it.
         inherited: descriptors that it gets besides the standard ones.
         pool_fd: of the default pool of the node that it is to join, if any.
         tracker_fd: of the resource tracker.
@@ -346,7 +367,7 @@ def start(
     standard = _standard_fds()
     pool = [] if pool_fd is None else [pool_fd]
     fds = [*standard, *pool, tracker_fd, *inherited]
-    for _ in range(2):
+    for is_last in (False, True) * 2:
         server = _server_for(starter, fixed, variables)
         order = Order(
             tuple(mine),
@@ -358,13 +379,21 @@ def start(
         )
         try:
             return _order(starter, server, order, fds, body)
+        except _SpareLostError:
+            # A fork server that dismisses spares may end one that has just taken the order.
+            if is_last or not server.is_alive():
+                _drop(starter, server)
         except _LostError:
             _drop(starter, server)
     raise UnavailableError("two fork servers could not make the child")
 
 
 class _LostError(Exception):
-    """The fork server, or its spare, ended before there was a child, or cannot make this one."""
+    """The fork server does not get on, or cannot make this child."""
+
+
+class _SpareLostError(_LostError):
+    """The spare that took the order ended before it was a child; or the fork server did."""
 
 
 def _server_for(starter: _Starter, fixed: object, variables: bytes) -> _ForkServer:
@@ -396,33 +425,32 @@ def _order(
 ) -> Child:
     head = pack(order, len(fds))
     line, theirs = _socket_pair(socket.SOCK_STREAM)
-    parts = _Parts(line, head, fds, body)
+    parts = _Parts(line, head, fds)
     with _adopting(starter):
         try:
             with theirs:
                 parts.send_without_waiting()
                 socket.send_fds(server.orders, [b"o"], [theirs.fileno()])
-            parts.send_order()
+            parts.send_rest()
             pid = _receive_answer(line)
-        except (BrokenPipeError, ConnectionResetError, _LostError):
+        except (BrokenPipeError, ConnectionResetError):
             line.close()
-            raise _LostError from None
+            raise _SpareLostError from None
         except BaseException:
             line.close()
             raise
-    return Child(pid, line, parts)
+    return Child(pid, line, body)
 
 
 class _Parts:
-    """What goes to a child: the order, perhaps in several messages, and the body."""
+    """The order that goes to a child, perhaps in several messages."""
 
-    def __init__(self, line: socket.socket, head: bytes, fds: list[int], body: Buffer) -> None:
+    def __init__(self, line: socket.socket, head: bytes, fds: list[int]) -> None:
         self._line = line
         step = MAX_FDS
         self._parts = [(memoryview(head), fds[:step])]
         for at in range(step, len(fds), step):
             self._parts.append((memoryview(b"f"), fds[at : at + step]))
-        self._parts.append((memoryview(body), []))
 
     def send_without_waiting(self) -> None:
         """Send what the socket takes, in most cases all, before anybody reads."""
@@ -430,16 +458,10 @@ class _Parts:
             while self._parts:
                 self._send_some(socket.MSG_DONTWAIT)
 
-    def send_order(self) -> None:
-        """Send all that comes before the body."""
-        while len(self._parts) > 1:
+    def send_rest(self) -> None:
+        """Send what is left."""
+        while self._parts:
             self._send_some(0)
-
-    def send_body(self) -> None:
-        """Send the rest. That the child has ended meanwhile, its exit code will say."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            while self._parts:
-                self._send_some(0)
 
     def _send_some(self, flags: int) -> None:
         data, fds = self._parts[0]
@@ -472,32 +494,42 @@ def _receive_answer(line: socket.socket) -> int:
         OSError: it cannot be made.
     """
     line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIME.pack(_ANSWER_S, 0))
-    try:
-        answer = line.recv(2 * RECORD.size, socket.MSG_WAITALL)
+    answer = b""
+    lost: type[_LostError] = _SpareLostError
+    try:  # not by MSG_WAITALL, which a signal would end early
+        while part := line.recv(2 * RECORD.size - len(answer)):
+            answer += part
+            if len(answer) == 2 * RECORD.size:
+                break
     except BlockingIOError:  # it takes too long; the line's end will end it
-        raise _LostError from None
+        lost = _LostError
+    except ConnectionResetError:
+        pass
     if len(answer) < RECORD.size:
-        raise _LostError
+        raise lost
     pid, number = RECORD.unpack_from(answer)
     if number == errno.ESTALE:
         raise _LostError
     if pid == 0:
         raise OSError(number, os.strerror(number))
     if len(answer) < 2 * RECORD.size:
+        line.close()
         _bury(pid)
-        raise _LostError
+        raise lost
     return int(pid)
 
 
 def _bury(pid: int) -> None:
-    """A child died while it was being adopted: reap it as soon as it is ours, or gone."""
+    """A child died, or got stuck, while it was being adopted: end it as soon as it is ours."""
     deadline = time.monotonic() + _BURIAL_S
     while time.monotonic() < deadline:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
-            return
-        if not os.path.exists(f"/proc/{pid}"):
-            return
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return
+            os.kill(pid, signal.SIGKILL)
+        except OSError:  # it is not ours yet, or no longer
+            if not os.path.exists(f"/proc/{pid}"):
+                return
         time.sleep(0.001)
 
 
