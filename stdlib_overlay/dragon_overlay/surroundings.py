@@ -16,6 +16,7 @@ from typing import NamedTuple
 import _dragon_launch
 
 _LIMITS = tuple(sorted({getattr(resource, n) for n in dir(resource) if n.startswith("RLIMIT_")}))
+_BADNESS = "/proc/self/oom_score_adj"
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "user", "uts")
 _FIXED_STATUS = (
     b"Uid",
@@ -46,14 +47,19 @@ class Surroundings(NamedTuple):
     group: int
     nice: int
     limits: tuple[tuple[int, int], ...]
+    badness: bytes  #: to the killer of processes when memory is short
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 65536)
+    finally:
+        os.close(fd)
 
 
 def _status() -> dict[bytes, bytes]:
-    fd = os.open("/proc/thread-self/status", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = os.read(fd, 65536)
-    finally:
-        os.close(fd)
+    text = _read("/proc/thread-self/status")
     return dict(line.split(b":\t", 1) for line in text.split(b"\n") if b":\t" in line)
 
 
@@ -68,6 +74,7 @@ def read() -> tuple[Surroundings, tuple[object, ...]]:
         group=os.getpgrp(),
         nice=os.getpriority(os.PRIO_PROCESS, 0),
         limits=tuple([resource.getrlimit(limit) for limit in _LIMITS]),
+        badness=_read(_BADNESS),
     )
     root = os.stat("/")
     fixed = (
@@ -76,6 +83,7 @@ def read() -> tuple[Surroundings, tuple[object, ...]]:
         (root.st_dev, root.st_ino),
         os.getsid(0),
         os.sched_getscheduler(0),
+        resource.getrlimit(resource.RLIMIT_NPROC),  # of who forks, not of the child
     )
     return surroundings, fixed
 
@@ -100,6 +108,9 @@ def adopt(theirs: Surroundings, ours: Surroundings) -> None:
         for limit, value, old in zip(_LIMITS, theirs.limits, ours.limits, strict=True):
             if value != old:
                 resource.setrlimit(limit, value)
+    if theirs.badness != ours.badness:
+        with open(_BADNESS, "wb") as file:
+            file.write(theirs.badness)
     _adopt_ignored(theirs.ignored, ours.ignored)
     _dragon_launch.set_blocked_signals(theirs.blocked)
 
