@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -78,3 +79,14 @@ def new_in_shm() -> Iterator[Callable[[], set[str]]]:
     """Names in /dev/shm that were not there when the test began."""
     before = set(os.listdir("/dev/shm"))
     yield lambda: set(os.listdir("/dev/shm")) - before
+
+
+@pytest.fixture
+def tools(run: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """As `run`; programs can import what lies beside this file."""
+
+    def run_with_tools(text: str, *words: str, **options: Any) -> Outcome:
+        env = {"PYTHONPATH": str(Path(__file__).parent)} | options.pop("env", {})
+        return run(text, *words, env=env, **options)
+
+    return run_with_tools
