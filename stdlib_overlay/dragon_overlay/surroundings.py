@@ -19,8 +19,6 @@ _LIMITS = tuple(sorted({getattr(resource, n) for n in dir(resource) if n.startsw
 _BADNESS = "/proc/self/oom_score_adj"
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "user", "uts")
 _FIXED_STATUS = (
-    b"Uid",
-    b"Gid",
     b"Groups",
     b"CapInh",
     b"CapPrm",
@@ -79,6 +77,8 @@ def read() -> tuple[Surroundings, tuple[object, ...]]:
     root = os.stat("/")
     fixed = (
         [status.get(name) for name in _FIXED_STATUS],
+        os.getresuid()[:2],  # an exec sets the third, the saved one, to the second
+        os.getresgid()[:2],
         [os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES],
         (root.st_dev, root.st_ino),
         os.getsid(0),
