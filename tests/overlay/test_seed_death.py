@@ -1,6 +1,7 @@
 """Seed, fork server, successor or spares are killed: processes are started nevertheless."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,8 +49,25 @@ VICTIMS = {
 def output(tools: Run, text: str, *words: str, imports: str = "", **options: Any) -> str:
     """What the program prints, which must end well."""
     done = tools(PROGRAM.format(imports=imports) + text, *words, **options)
-    assert (done.stderr, done.status) == ("", 0), done
+    assert done.status == 0, done
+    # That the seed is lost is said, once.
+    assert re.fullmatch(r"(dragon: .*\n)?", done.stderr), done
     return done.stdout
+
+
+def test_that_the_seed_is_lost_is_said_once_and_only_then(tools: Run) -> None:
+    text = """
+    way_of_next(context)
+    kill(settled().server)
+    way_of_next(context)
+    print("the seed ends now", file=sys.stderr, flush=True)
+    kill(family().seed)
+    for _ in range(3):
+        way_of_next(context)
+"""
+    done = tools(PROGRAM.format(imports="") + text)
+    assert done.status == 0
+    assert re.fullmatch(r"the seed ends now\ndragon: the seed is lost .*\n", done.stderr), done
 
 
 @pytest.mark.parametrize("imports", ["", LIBRARY])

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -255,7 +256,10 @@ if __name__ == "__main__":
     ],
 )
 def test_what_nobody_can_give_to_a_child_it_inherits_nevertheless(tools: Run, change: str) -> None:
-    assert tools(FIXED.format(change=change)) == ("True \n", "", 0)
+    done = tools(FIXED.format(change=change))
+    assert (done.stdout, done.status) == ("True \n", 0)
+    # That children are executed, if they must be, is said once.
+    assert re.fullmatch(r"(dragon: .*\n)?", done.stderr), done
 
 
 def test_a_standard_stream_closed_in_python_only_is_open_in_children(tools: Run) -> None:
