@@ -92,15 +92,16 @@ struct execution {
     char **words, **variables;
     int order_fd, at_fd;
     int32_t pid; /* of this process */
+    int32_t keeper_pid;
+    char *stack; /* the upper half is the keeper's, the lower one the new process's */
     int error;
     _Atomic uint32_t is_tried; /* the keeper's: it has been executed, or cannot be */
     _Atomic uint32_t is_over;  /* the thread's: error is final */
 };
 
-/* In the process to be, which has descriptors of its own but still the caller's memory. */
-static int execute(const struct execution *execution, int32_t keeper_pid)
+static int become(const struct execution *execution)
 {
-    int r = dragon_os_die_with_parent(keeper_pid);
+    int r = dragon_os_die_with_parent(execution->keeper_pid);
 
     if (r < 0)
         return r;
@@ -115,21 +116,29 @@ static int execute(const struct execution *execution, int32_t keeper_pid)
     return -errno;
 }
 
+/* The process to be: its descriptors are its own, its memory is still the caller's. */
+static int execute(void *argument)
+{
+    struct execution *execution = argument;
+
+    execution->error = become(execution);
+    syscall(SYS_exit_group, 1);
+    __builtin_unreachable();
+}
+
 /* The keeper. Until execution->is_tried the thread waits that made it; from then on it runs, and
- * its errno is this process's, too: only system calls that do not fail. */
+ * its errno is this process's, too: only system calls that do not fail. CLONE_VFORK returns when
+ * the other process has been executed, or has given up. */
 static int keep(void *argument)
 {
     struct execution *execution = argument;
-    int32_t keeper_pid = (int32_t)syscall(SYS_getpid);
-    pid_t pid = -1;
+    int pid = -1;
 
+    execution->keeper_pid = (int32_t)syscall(SYS_getpid);
     execution->error = dragon_os_die_with_parent(execution->pid);
     if (execution->error == 0) {
-        pid = vfork();
-        if (pid == 0) {
-            execution->error = execute(execution, keeper_pid);
-            syscall(SYS_exit_group, 1);
-        }
+        pid = clone(execute, execution->stack + KEEPER_STACK_BYTES / 2,
+                    CLONE_VM | CLONE_VFORK | SIGCHLD, execution);
         if (pid < 0)
             execution->error = -errno;
     }
@@ -146,7 +155,7 @@ static int keep(void *argument)
 static void *make_keeper(void *argument)
 {
     struct execution *execution = argument;
-    void *stack;
+    char *stack;
     int pid;
 
     dragon_os_thread_name("dragon/keeper");
@@ -157,7 +166,8 @@ static void *make_keeper(void *argument)
         announce(&execution->is_over);
         return NULL;
     }
-    pid = clone(keep, (char *)stack + KEEPER_STACK_BYTES, CLONE_VM, execution);
+    execution->stack = stack;
+    pid = clone(keep, stack + KEEPER_STACK_BYTES, CLONE_VM, execution);
     if (pid < 0)
         execution->error = dragon_error_origin(-errno);
     else

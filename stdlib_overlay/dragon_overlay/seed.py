@@ -505,6 +505,11 @@ def _receive_answer(line: socket.socket) -> int:
         lost = _LostError
     except ConnectionResetError:
         pass
+    except BaseException:  # a signal handler's: nobody will know of the child
+        line.close()
+        if len(answer) >= RECORD.size:
+            _bury(RECORD.unpack_from(answer)[0])
+        raise
     if len(answer) < RECORD.size:
         raise lost
     pid, number = RECORD.unpack_from(answer)
