@@ -1,6 +1,7 @@
 #include "os/fork.h"
 
 #include "base/atomic.h"
+#include "base/check.h"
 #include "base/deadline.h"
 #include "base/error.h"
 #include "os/os.h"
@@ -27,6 +28,8 @@
 #define SYS_close_range 436
 #endif
 
+#define LOOK_AGAIN_NS (DRAGON_NS_PER_S / 10)
+
 static void close_from(unsigned first, unsigned last);
 
 static void announce(_Atomic uint32_t *word)
@@ -39,6 +42,20 @@ static void wait_for(_Atomic uint32_t *word)
 {
     while (dragon_observe(word) == 0)
         (void)dragon_os_futex_wait(word, 0, DRAGON_FOREVER);
+}
+
+/* Wait for what a child announces. False: it was killed before. It is not reaped here. */
+static bool wait_for_child(_Atomic uint32_t *word, int32_t pid)
+{
+    while (dragon_observe(word) == 0) {
+        siginfo_t ended = {0};
+
+        if (waitid(P_PID, (id_t)pid, &ended, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 &&
+            ended.si_pid == pid)
+            return dragon_observe(word) != 0;
+        (void)dragon_os_futex_wait(word, 0, dragon_deadline_after_ns(LOOK_AGAIN_NS));
+    }
+    return true;
 }
 
 /* ---- forking ---- */
@@ -136,12 +153,14 @@ static int keep(void *argument)
 
     execution->keeper_pid = (int32_t)syscall(SYS_getpid);
     execution->error = dragon_os_die_with_parent(execution->pid);
+    DRAGON_TEST_POINT("keeper_before_exec");
     if (execution->error == 0) {
         pid = clone(execute, execution->stack + KEEPER_STACK_BYTES / 2,
                     CLONE_VM | CLONE_VFORK | SIGCHLD, execution);
         if (pid < 0)
             execution->error = -errno;
     }
+    DRAGON_TEST_POINT("keeper_after_exec");
     close_from(0, UINT_MAX);
     announce(&execution->is_tried);
     if (pid > 0)
@@ -170,8 +189,8 @@ static void *make_keeper(void *argument)
     pid = clone(keep, stack + KEEPER_STACK_BYTES, CLONE_VM, execution);
     if (pid < 0)
         execution->error = dragon_error_origin(-errno);
-    else
-        wait_for(&execution->is_tried);
+    else if (!wait_for_child(&execution->is_tried, pid))
+        execution->error = dragon_error_origin(-EAGAIN);
     announce(&execution->is_over); /* and not a look at it after this */
     while (pid > 0 && waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
         continue;
@@ -241,12 +260,14 @@ static int run_middle(void *argument)
     int32_t middle_pid = (int32_t)syscall(SYS_getpid), spare_pid = -1;
 
     birth->error = dragon_os_die_with_parent(birth->server_pid);
+    DRAGON_TEST_POINT("middle_before_fork");
     if (birth->error == 0)
         birth->error = dragon_os_fork(&spare_pid);
     if (birth->error == 0 && spare_pid == 0) {
         birth->error = dragon_os_die_with_parent(middle_pid);
         longjmp(birth->in_spare, 1);
     }
+    DRAGON_TEST_POINT("middle_after_fork");
     close_from(0, UINT_MAX);
     announce(&birth->is_over);
     if (spare_pid > 0)
@@ -264,8 +285,8 @@ static int fork_through_middle(struct birth *birth, struct dragon_os_middle *mid
     middle->pid = clone(run_middle, top, CLONE_VM | SIGCHLD, birth);
     if (middle->pid < 0)
         return dragon_error_origin(-errno);
-    wait_for(&birth->is_over);
-    return birth->error;
+    return wait_for_child(&birth->is_over, middle->pid) ? birth->error
+                                                        : dragon_error_origin(-EAGAIN);
 }
 
 int dragon_os_fork_spare(struct dragon_os_middle *middle_out)
