@@ -2,7 +2,8 @@
  * The seed's life: plant() clones; the copy waits for orders in tend(); for each it forks; the
  * sprout reads its words and leaves tend() and plant() into main().
  *
- * The three facts that are kept here are what main() and Python ask for; the seed is one by nature.
+ * What is kept here is what main(), Python and the end of the process ask for; the seed is one by
+ * nature.
  */
 
 #include "seed.h"
@@ -13,6 +14,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/deadline.h"
@@ -120,7 +122,6 @@ static int sprout(int32_t seed_pid, int order_fd, int *argc, char ***argv)
 {
     int r;
 
-    signal(SIGCHLD, SIG_DFL);
     r = dragon_os_die_with_parent(seed_pid);
     if (r == 0)
         r = dup2(order_fd, DRAGON_SEED_SPROUT_FD) < 0 ? -errno : 0;
@@ -134,12 +135,24 @@ static int sprout(int32_t seed_pid, int order_fd, int *argc, char ***argv)
 
 /* ---- the seed ---- */
 
-/* SIGCHLD is ignored, so waiting for one is waiting for all. Sprouts before the last have been let
- * go of, and end by themselves. */
+/* Reap the sprouts that have ended. The pid of the last one while it is not among them: until it is
+ * reaped here, nobody else can have it. */
+static int32_t reap(int32_t last_pid)
+{
+    int32_t pid;
+
+    while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+        if (pid == last_pid)
+            last_pid = 0;
+    return last_pid;
+}
+
+/* Sprouts before the last have been let go of, and end by themselves. */
 static _Noreturn void end_seed(int32_t last_pid)
 {
     int status;
 
+    last_pid = reap(last_pid);
     if (last_pid > 0 && kill(last_pid, SIGKILL) == 0)
         dragon_os_wait(last_pid, &status);
     _exit(0);
@@ -158,6 +171,7 @@ static void tend(int socket, int *argc, char ***argv)
             end_seed(last_pid);
         if (order_fd < 0)
             continue;
+        last_pid = reap(last_pid);
         r = dragon_os_fork(&pid);
         if (r == 0 && pid == 0) {
             r = sprout(seed_pid, order_fd, argc, argv);
@@ -177,7 +191,7 @@ static void tend(int socket, int *argc, char ***argv)
 static void become_seed(int32_t planter_pid, int socket)
 {
     dragon_os_block_signals();
-    signal(SIGCHLD, SIG_IGN); /* nobody waits for sprouts */
+    signal(SIGCHLD, SIG_DFL); /* the planter's own parent may have left it ignored */
     if (dragon_os_die_with_parent(planter_pid) < 0)
         _exit(0);
     dragon_os_forget_files(socket);

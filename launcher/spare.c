@@ -29,6 +29,14 @@ static PyObject *os_error(int r)
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
+/* The number that value is, into number_out. False, with an exception, if it is none. */
+static bool is_number(PyObject *value, int32_t *number_out)
+{
+    long number = PyLong_AsLong(value);
+    *number_out = (int32_t)number;
+    return number != -1 || !PyErr_Occurred();
+}
+
 /* ---- the server's side ---- */
 
 PyDoc_STRVAR(fork_spare_doc,
@@ -59,11 +67,11 @@ PyDoc_STRVAR(dismiss_spare_doc,
 
 static PyObject *dismiss_spare(PyObject *Py_UNUSED(module), PyObject *middle_pid)
 {
-    long number = PyLong_AsLong(middle_pid);
-    if (number == -1 && PyErr_Occurred()) {
+    int32_t number;
+    if (!is_number(middle_pid, &number)) {
         return NULL;
     }
-    const struct dragon_os_middle middle = {.pid = (int32_t)number};
+    const struct dragon_os_middle middle = {.pid = number};
     dragon_os_dismiss_spare(&middle);
     Py_RETURN_NONE;
 }
@@ -89,12 +97,12 @@ PyDoc_STRVAR(release_doc, "release(middle_pid, /)\n--\n\n"
 
 static PyObject *release(PyObject *Py_UNUSED(module), PyObject *middle_pid)
 {
-    long number = PyLong_AsLong(middle_pid);
-    if (number == -1 && PyErr_Occurred()) {
+    int32_t number;
+    if (!is_number(middle_pid, &number)) {
         return NULL;
     }
     dragon_os_expect_adoption();
-    dragon_os_release_middle((int32_t)number);
+    dragon_os_release_middle(number);
     Py_RETURN_NONE;
 }
 
@@ -104,11 +112,11 @@ PyDoc_STRVAR(die_with_parent_doc, "die_with_parent(parent_pid, /)\n--\n\n"
 
 static PyObject *die_with_parent(PyObject *Py_UNUSED(module), PyObject *parent_pid)
 {
-    long number = PyLong_AsLong(parent_pid);
-    if (number == -1 && PyErr_Occurred()) {
+    int32_t number;
+    if (!is_number(parent_pid, &number)) {
         return NULL;
     }
-    int r = dragon_os_die_with_parent((int32_t)number);
+    int r = dragon_os_die_with_parent(number);
     return r < 0 ? os_error(r) : Py_NewRef(Py_None);
 }
 
@@ -135,11 +143,11 @@ PyDoc_STRVAR(join_node_doc, "join_node(fd, /)\n--\n\n"
 
 static PyObject *join_node(PyObject *Py_UNUSED(module), PyObject *fd)
 {
-    long number = PyLong_AsLong(fd);
-    if (number == -1 && PyErr_Occurred()) {
+    int32_t number;
+    if (!is_number(fd, &number)) {
         return NULL;
     }
-    const struct dragon_node_options options = {.attach_fd = (int)number, .start_threads = true};
+    const struct dragon_node_options options = {.attach_fd = number, .start_threads = true};
     dragon_node_plan(&options);
     return dragon_node_current() ? Py_NewRef(Py_None) : os_error(dragon_node_error());
 }
@@ -164,12 +172,12 @@ PyDoc_STRVAR(leave_doc, "leave(status, /)\n--\n\n"
 
 static PyObject *leave(PyObject *Py_UNUSED(module), PyObject *status)
 {
-    long number = PyLong_AsLong(status);
-    if (number == -1 && PyErr_Occurred()) {
+    int32_t number;
+    if (!is_number(status, &number)) {
         return NULL;
     }
     dragon_node_leave();
-    exit((int)number & 0xff);
+    exit(number & 0xff);
 }
 
 /* ---- what the starter does ---- */
@@ -227,7 +235,9 @@ static PyObject *execute_hidden(PyObject *Py_UNUSED(module), PyObject *arguments
     char **word_list = strings_in(words, words_bytes);
     char **variable_list = word_list ? strings_in(variables, variables_bytes) : NULL;
     if (variable_list) {
+        Py_BEGIN_ALLOW_THREADS
         r = dragon_os_execute_hidden(word_list, variable_list, fd, at_fd);
+        Py_END_ALLOW_THREADS
     }
     bool has_memory = variable_list != NULL;
     free(word_list);
