@@ -38,6 +38,7 @@ from dragon_overlay.order import (
     Order,
     Program,
     environment_of,
+    is_readable,
     receive,
     receive_line,
 )
@@ -114,18 +115,26 @@ class _Stock:
                 for fd in self._middles:
                     os.close(fd)
                 return _Spare(self._orders, middle)
-            pidfd = os.pidfd_open(middle)
+            self._keep(middle, stack)
         except OSError as error:
             self._refuse(error)
-        else:
-            self._middles[pidfd] = (middle, stack)
-            self._poll.register(pidfd, select.POLLIN)
         return None
 
+    def _keep(self, middle: int, stack: int) -> None:
+        try:
+            pidfd = os.pidfd_open(middle)
+        except OSError:
+            _dragon_launch.dismiss_spare(middle)
+            os.waitpid(middle, 0)
+            _dragon_launch.forget_middle(stack)
+            raise
+        self._middles[pidfd] = (middle, stack)
+        self._poll.register(pidfd, select.POLLIN)
+
     def _refuse(self, error: OSError) -> None:
-        """No spare can be forked: say so in answer to the next order. None is tried before."""
+        """No spare can be forked: say so to an order that waits. The next one tries again."""
         self._n_wanted = 0
-        if self._middles:
+        if self._middles or not is_readable(self._orders, 0):
             return
         line = receive_line(self._orders)
         if line is None:

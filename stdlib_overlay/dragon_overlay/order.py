@@ -12,6 +12,7 @@ then nothing more comes. The second says that the process is the starter's child
 from __future__ import annotations
 
 import marshal
+import select
 import socket
 import struct
 from typing import Any, NamedTuple
@@ -111,3 +112,10 @@ def environment_of(variables: bytes) -> dict[bytes, bytes]:
     """Return the variables of `_dragon_launch.environment` by name."""
     pairs = (text.partition(b"=") for text in variables.split(b"\0") if text)
     return {name: value for name, _, value in pairs}
+
+
+def is_readable(sock: socket.socket, timeout_s: float) -> bool:
+    """Wait until something can be read from sock, or it has ended; False: not in time."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))

@@ -26,7 +26,16 @@ from multiprocessing import process
 
 import _dragon_launch
 from dragon_overlay import start_log, surroundings
-from dragon_overlay.order import MAX_FDS, ORDERS_FD, PROGRAM, RECORD, Order, Program, pack
+from dragon_overlay.order import (
+    MAX_FDS,
+    ORDERS_FD,
+    PROGRAM,
+    RECORD,
+    Order,
+    Program,
+    is_readable,
+    pack,
+)
 
 _ORDER_HEADER = struct.Struct("@III")  # of launcher/seed.h
 _PACKET_BYTES = 65536
@@ -143,7 +152,7 @@ class _ForkServer:
             return False
 
     def _wait_until_ready(self) -> object:
-        if not _is_readable(self.orders, _READY_S):
+        if not is_readable(self.orders, _READY_S):
             raise UnavailableError("the fork server did not become ready in time")
         try:
             message = self.orders.recv(65536)
@@ -187,7 +196,7 @@ class _ForkServer:
         if self._fixed is not None and self._has_socket():
             with contextlib.suppress(OSError):
                 self.orders.shutdown(socket.SHUT_WR)
-                if _is_readable(self.orders, _END_S):
+                if is_readable(self.orders, _END_S):
                     self.orders.recv(1)
         self.close()
 
@@ -269,8 +278,6 @@ def _the_starter() -> _Starter:
     global _starter
     if _starter is None:
         _starter = _Starter()
-        os.register_at_fork(after_in_child=_forget)
-        atexit.register(_end)
     return _starter
 
 
@@ -286,6 +293,10 @@ def _end() -> None:
     if _starter is not None and _starter.server is not None:
         _starter.server.end()
     _forget()
+
+
+os.register_at_fork(after_in_child=_forget)
+atexit.register(_end)
 
 
 def _command_line() -> list[str]:
@@ -323,12 +334,6 @@ def _socket_pair(kind: int) -> tuple[socket.socket, socket.socket]:
     for one in pair:
         one.settimeout(None)
     return pair
-
-
-def _is_readable(sock: socket.socket, timeout_s: float) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))
 
 
 # ---- what others call ---------------------------------------------------------------------------
