@@ -5,7 +5,7 @@
 #include "channel/channel.h"
 #include "memory/pool.h"
 #include "support/channel_fixture.h"
-#include "support/seed.h"
+#include "support/stress.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -15,14 +15,6 @@
 #define N_RECEIVERS 3
 #define N_EACH 2000
 #define STOP UINT64_MAX
-
-#define require(condition)                                                                         \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);              \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static struct channel_fixture fixture;
 
@@ -153,15 +145,8 @@ static void run_round(struct seed *seed)
 
 int main(int argc, char **argv)
 {
-    struct seed seed = seed_from(argc > 1 ? strtoull(argv[1], NULL, 10) : 1);
-    int64_t seconds = argc > 2 ? strtoll(argv[2], NULL, 10) : 5;
-    int64_t deadline_ns = dragon_deadline_after_ns(seconds * DRAGON_NS_PER_S);
-    int n = 0;
+    int n = stress_run(argc, argv, run_round);
 
-    do {
-        run_round(&seed);
-        n++;
-    } while (!dragon_deadline_passed(deadline_ns));
     printf("stress_channel: %d rounds of %d messages\n", n, N_SENDERS * N_EACH);
     return 0;
 }

@@ -5,7 +5,7 @@
 #include "channel/channel.h"
 #include "memory/pool.h"
 #include "support/channel_fixture.h"
-#include "support/seed.h"
+#include "support/stress.h"
 #include "wait/doorbell.h"
 
 #include <pthread.h>
@@ -15,14 +15,6 @@
 
 #define LONGEST_LIFE_US 2000
 #define HOLDER DRAGON_HOLDER_FIRST_SLOT
-
-#define require(condition)                                                                         \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);              \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static struct channel_fixture fixture;
 static struct dragon_channel *channel = &fixture.channel;
@@ -170,15 +162,8 @@ static void run_round(struct seed *seed)
 
 int main(int argc, char **argv)
 {
-    struct seed seed = seed_from(argc > 1 ? strtoull(argv[1], NULL, 10) : 1);
-    int64_t seconds = argc > 2 ? strtoll(argv[2], NULL, 10) : 5;
-    int64_t deadline_ns = dragon_deadline_after_ns(seconds * DRAGON_NS_PER_S);
-    int n = 0;
+    int n = stress_run(argc, argv, run_round);
 
-    do {
-        run_round(&seed);
-        n++;
-    } while (!dragon_deadline_passed(deadline_ns));
     printf("stress_destroy: %d channels\n", n);
     return 0;
 }

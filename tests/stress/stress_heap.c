@@ -8,7 +8,7 @@
 #include "base/atomic.h"
 #include "base/deadline.h"
 #include "support/heap_walk.h"
-#include "support/seed.h"
+#include "support/stress.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -38,14 +38,6 @@ static const struct dragon_pool_options settings[] = {
     {.size_bytes = UINT64_C(8) << 20, .node = 7, .number = 4, .is_counted = true},
     {.size_bytes = UINT64_C(256) << 10, .node = 7, .number = 5},
 };
-
-#define require(condition)                                                                         \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);              \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static struct dragon_pool *pool;
 static const struct dragon_pool_options *setting;
@@ -372,19 +364,21 @@ static void run_changing_round(void)
     dragon_pool_close(pool);
 }
 
+static void run_both(struct seed *seed)
+{
+    static int n;
+
+    setting = &settings[n++ % (sizeof settings / sizeof *settings)];
+    run_round(seed);
+    run_changing_round();
+}
+
 int main(int argc, char **argv)
 {
-    struct seed seed = seed_from(argc > 1 ? strtoull(argv[1], NULL, 10) : 1);
-    int64_t seconds = argc > 2 ? strtoll(argv[2], NULL, 10) : 5;
-    int64_t deadline_ns = dragon_deadline_after_ns(seconds * DRAGON_NS_PER_S);
-    int n = 0;
+    int n;
 
     pthread_barrier_init(&is_closed, NULL, N_THREADS / 2 + 1);
-    do {
-        setting = &settings[n++ % (sizeof settings / sizeof *settings)];
-        run_round(&seed);
-        run_changing_round();
-    } while (!dragon_deadline_passed(deadline_ns));
+    n = stress_run(argc, argv, run_both);
     printf("stress_heap: %d rounds of %d steps\n", n, N_THREADS * N_STEPS);
     return 0;
 }

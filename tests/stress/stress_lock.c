@@ -4,7 +4,7 @@
  * sanitizer. */
 #include "base/atomic.h"
 #include "base/deadline.h"
-#include "support/seed.h"
+#include "support/stress.h"
 #include "sync/lock.h"
 
 #include <pthread.h>
@@ -13,14 +13,6 @@
 
 #define N_THREADS 20 /* more than FIFO_LITE has places */
 #define N_EACH 300
-
-#define require(condition)                                                                         \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);              \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static _Alignas(64) unsigned char memory[8192];
 static struct dragon_lock lock;
@@ -101,15 +93,8 @@ static void run_round(struct seed *seed)
 
 int main(int argc, char **argv)
 {
-    struct seed seed = seed_from(argc > 1 ? strtoull(argv[1], NULL, 10) : 1);
-    int64_t seconds = argc > 2 ? strtoll(argv[2], NULL, 10) : 5;
-    int64_t deadline_ns = dragon_deadline_after_ns(seconds * DRAGON_NS_PER_S);
-    int n = 0;
+    int n = stress_run(argc, argv, run_round);
 
-    do {
-        run_round(&seed);
-        n++;
-    } while (!dragon_deadline_passed(deadline_ns));
     printf("stress_lock: %d rounds of %d threads\n", n, N_THREADS);
     return 0;
 }

@@ -6,7 +6,7 @@
 
 #include "base/deadline.h"
 #include "memory/pool.h"
-#include "support/seed.h"
+#include "support/stress.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -19,14 +19,6 @@
 #define N_OWN 8
 #define N_STEPS 300
 #define BLOCK_BYTES 500
-
-#define require(condition)                                                                         \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);              \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static struct dragon_pool *pool;
 
@@ -143,15 +135,8 @@ static void run_round(struct seed *seed)
 
 int main(int argc, char **argv)
 {
-    struct seed seed = seed_from(argc > 1 ? strtoull(argv[1], NULL, 10) : 1);
-    int64_t seconds = argc > 2 ? strtoll(argv[2], NULL, 10) : 5;
-    int64_t deadline_ns = dragon_deadline_after_ns(seconds * DRAGON_NS_PER_S);
-    int n = 0;
+    int n = stress_run(argc, argv, run_round);
 
-    do {
-        run_round(&seed);
-        n++;
-    } while (!dragon_deadline_passed(deadline_ns));
     printf("stress_members: %d rounds of %d steps\n", n, N_THREADS * N_STEPS);
     return 0;
 }
