@@ -6,8 +6,9 @@ import socket
 from collections.abc import Iterator
 from typing import NoReturn
 
-import _dragon_launch
 import pytest
+
+import _dragon_launch
 from dragon_overlay import fork_server
 from dragon_overlay.order import RECORD
 
