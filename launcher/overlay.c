@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adoption.h"
 #include "options.h"
 #include "seed.h"
 #include "spare.h"
@@ -125,6 +126,9 @@ static int launch_exec(PyObject *module)
     }
     bool is_child = launch_options->attach_fd >= 0 || launch_options->is_fork_server;
     if (add_constant(module, "is_child", PyBool_FromLong(is_child)) < 0) {
+        return -1;
+    }
+    if (add_constant(module, "adopting", dragon_adoption_new()) < 0) {
         return -1;
     }
     return add_constant(module, "version", PyUnicode_FromString(DRAGON_VERSION));

@@ -182,22 +182,6 @@ static PyObject *leave(PyObject *Py_UNUSED(module), PyObject *status)
 
 /* ---- what the starter does ---- */
 
-PyDoc_STRVAR(adopt_orphans_doc,
-             "adopt_orphans(adopts, /)\n--\n\n"
-             "Become, or cease to be, the process that the kernel gives orphaned descendants\n"
-             "to. Returns whether it was.");
-
-static PyObject *adopt_orphans(PyObject *Py_UNUSED(module), PyObject *adopts)
-{
-    bool was = false;
-    int truth = PyObject_IsTrue(adopts);
-    if (truth < 0) {
-        return NULL;
-    }
-    int r = dragon_os_adopt_orphans(truth != 0, &was);
-    return r < 0 ? os_error(r) : PyBool_FromLong(was);
-}
-
 /* A NULL-terminated vector of the strings that lie one after another in text, each with its NUL. */
 static char **strings_in(char *text, Py_ssize_t size_bytes)
 {
@@ -277,7 +261,6 @@ PyMethodDef dragon_spare_methods[] = {
     {"join_node", join_node, METH_O, join_node_doc},
     {"set_blocked_signals", set_blocked_signals, METH_O, set_blocked_signals_doc},
     {"leave", leave, METH_O, leave_doc},
-    {"adopt_orphans", adopt_orphans, METH_O, adopt_orphans_doc},
     {"execute_hidden", execute_hidden, METH_VARARGS, execute_hidden_doc},
     {"environment", environment, METH_NOARGS, environment_doc},
     {NULL, NULL, 0, NULL},

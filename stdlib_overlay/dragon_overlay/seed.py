@@ -21,7 +21,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from multiprocessing import process
 
 import _dragon_launch
@@ -208,8 +207,6 @@ class _Starter:
         self.lock = threading.Lock()
         self.server: _ForkServer | None = None
         self.n_starts = 0
-        self.n_starting = 0
-        self.adopted_before = False
         fd, _ = _dragon_launch.seed()
         self._seed = socket.socket(fileno=fd) if fd >= 0 else None
         if self._seed is not None:
@@ -383,7 +380,7 @@ def start(
             follows,
         )
         try:
-            return _order(starter, server, order, fds, body)
+            return _order(server, order, fds, body)
         except _SpareLostError:
             # A fork server that dismisses spares may end one that has just taken the order.
             if is_last or not server.is_alive():
@@ -425,13 +422,13 @@ def _drop(starter: _Starter, server: _ForkServer) -> None:
         starter.drop(server)
 
 
-def _order(
-    starter: _Starter, server: _ForkServer, order: Order, fds: list[int], body: Buffer
-) -> Child:
+def _order(server: _ForkServer, order: Order, fds: list[int], body: Buffer) -> Child:
     head = pack(order, len(fds))
     line, theirs = _socket_pair(socket.SOCK_STREAM)
     parts = _Parts(line, head, fds)
-    with _adopting(starter):
+    with _dragon_launch.adopting as is_possible:
+        if not is_possible:
+            raise UnavailableError("this process cannot adopt orphans")
         try:
             with theirs:
                 parts.send_without_waiting()
@@ -541,25 +538,3 @@ def _bury(pid: int) -> None:
             if not os.path.exists(f"/proc/{pid}"):
                 return
         time.sleep(0.001)
-
-
-@contextlib.contextmanager
-def _adopting(starter: _Starter) -> Iterator[None]:
-    """Be the one to whom the kernel gives the child. Several threads may start processes at a time.
-
-    Other orphans among this process's descendants come, too, if they become so just then.
-    """
-    with starter.lock:
-        if starter.n_starting == 0:
-            try:
-                starter.adopted_before = _dragon_launch.adopt_orphans(True)
-            except OSError as error:
-                raise UnavailableError(f"orphans cannot be adopted: {error.strerror}") from None
-        starter.n_starting += 1
-    try:
-        yield
-    finally:
-        with starter.lock:
-            starter.n_starting -= 1
-            if starter.n_starting == 0 and not starter.adopted_before:
-                _dragon_launch.adopt_orphans(False)
