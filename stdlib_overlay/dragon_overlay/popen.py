@@ -15,6 +15,7 @@ import contextlib
 import io
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from multiprocessing import popen_fork, spawn, util
 from multiprocessing.context import reduction, set_spawning_popen  # type: ignore[attr-defined]
@@ -83,6 +84,7 @@ class Popen(popen_fork.Popen):
     def __init__(self, process_obj: Any) -> None:
         self._fds: list[int] = []
         self._kept: list[Any] = []
+        self._reaping = threading.RLock()  # a signal handler may look, too
         super().__init__(process_obj)
 
     def duplicate_for_child(self, fd: int) -> int:
@@ -95,7 +97,17 @@ class Popen(popen_fork.Popen):
         self._kept.append(shared_object)
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
-        returncode = super().poll(flag)
+        """The exit code; None: it has not ended, or somebody else has reaped it.
+
+        Any thread that looks for ended children reaps them, so one that waits for this one looks
+        at its end first, and at the code under a lock: in the standard library the code can be None
+        for a moment then.
+        """
+        if flag == 0 and self.returncode is None:
+            with contextlib.suppress(OSError):  # the next call meets it, too
+                os.waitid(os.P_PIDFD, self.sentinel, os.WEXITED | os.WNOWAIT)
+        with self._reaping:
+            returncode = super().poll(flag or os.WNOHANG)
         if returncode is not None:
             self._kept.clear()
         return returncode

@@ -224,6 +224,35 @@ def test_twenty_threads_start_five_processes_each(tools: Run) -> None:
     assert output(tools, text) == "True True False\n100\n"
 
 
+def test_who_joins_learns_the_exit_code_of_a_child_that_another_thread_is_reaping(
+    tools: Run,
+) -> None:
+    text = """
+    process = started(end, 5)
+    is_reaped, reap, learnt = threading.Event(), os.waitpid, []
+    def reap_slowly(pid, options):
+        result = reap(pid, options)
+        if result[0]:
+            is_reaped.set()
+            time.sleep(0.2)
+        return result
+    def join():
+        is_reaped.wait()
+        process.join()
+        learnt.append(process.exitcode)
+    threads = [threading.Thread(target=join) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    os.waitpid = reap_slowly
+    while multiprocessing.active_children():
+        pass
+    for thread in threads:
+        thread.join()
+    print(learnt)
+"""
+    assert output(tools, text) == "[5, 5, 5]\n"
+
+
 def test_threads_that_run_and_hold_locks_before_the_start_do_no_harm(tools: Run) -> None:
     text = """
     import logging
