@@ -10,11 +10,13 @@
 static struct {
     int32_t pid;
     unsigned n_inside;
+    int error; /* of those who are inside */
     bool adopted_before;
 } adoption;
 
-PyDoc_STRVAR(enter_doc, "__enter__()\n--\n\n"
-                        "Adopt orphans from now on. Whether that is possible.");
+PyDoc_STRVAR(enter_doc,
+             "__enter__()\n--\n\n"
+             "Adopt orphans from now on. 0, or the errno that says why that is impossible.");
 
 static PyObject *enter(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(unused))
 {
@@ -23,13 +25,12 @@ static PyObject *enter(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(unused))
         adoption.pid = pid;
         adoption.n_inside = 0;
     }
-    bool is_possible =
-        adoption.n_inside > 0 || dragon_os_adopt_orphans(true, &adoption.adopted_before) == 0;
-    if (!is_possible) {
-        adoption.adopted_before = true; /* there is nothing to undo */
+    if (adoption.n_inside == 0) {
+        adoption.adopted_before = true; /* should it be impossible, there is nothing to undo */
+        adoption.error = dragon_os_adopt_orphans(true, &adoption.adopted_before);
     }
     adoption.n_inside++;
-    return PyBool_FromLong(is_possible);
+    return PyLong_FromLong(-adoption.error);
 }
 
 PyDoc_STRVAR(leave_doc, "__exit__(*exception)\n--\n\n"

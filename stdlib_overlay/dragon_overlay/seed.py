@@ -426,9 +426,9 @@ def _order(server: _ForkServer, order: Order, fds: list[int], body: Buffer) -> C
     head = pack(order, len(fds))
     line, theirs = _socket_pair(socket.SOCK_STREAM)
     parts = _Parts(line, head, fds)
-    with _dragon_launch.adopting as is_possible:
-        if not is_possible:
-            raise UnavailableError("this process cannot adopt orphans")
+    with _dragon_launch.adopting as number:
+        if number != 0:
+            raise UnavailableError(f"orphans cannot be adopted: {os.strerror(number)}")
         try:
             with theirs:
                 parts.send_without_waiting()
