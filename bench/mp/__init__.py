@@ -1,0 +1,1 @@
+"""What `./dev bench mp` measures: the same programs under each start method."""

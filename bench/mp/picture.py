@@ -1,0 +1,34 @@
+"""The ratios as bars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mp.table import Row
+
+
+def draw(rows: list[Row], title: str, path: Path) -> bool:
+    """Write the picture; False: there is no matplotlib (Debian: python3-matplotlib)."""
+    try:
+        import matplotlib  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        return False
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "dragon"  # the same file for the same numbers
+    from matplotlib import pyplot  # type: ignore[import-not-found, unused-ignore]
+
+    rows = rows[::-1]
+    figure, axes = pyplot.subplots(figsize=(9, 0.19 * len(rows) + 1.5), layout="constrained")
+    colours = ["tab:red" if row.is_met is False else "tab:green" for row in rows]
+    axes.barh([row.name for row in rows], [row.ratio for row in rows], color=colours, height=0.7)
+    for i, row in enumerate(rows):
+        if row.goal is not None:
+            axes.plot([row.goal, row.goal], [i - 0.4, i + 0.4], color="black", linewidth=1)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xlabel("times faster than the best stock method (black marks: goals)")
+    axes.set_title(title)
+    axes.tick_params(axis="y", labelsize=6)
+    axes.margins(y=0.005)
+    figure.savefig(path, metadata={"Date": None})
+    return True
