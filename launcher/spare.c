@@ -22,6 +22,7 @@
 #include "node/node.h"
 #include "os/fork.h"
 #include "os/os.h"
+#include "os/pages.h"
 
 static PyObject *os_error(int r)
 {
@@ -86,6 +87,40 @@ static PyObject *forget_middle(PyObject *Py_UNUSED(module), PyObject *stack)
         return NULL;
     }
     dragon_os_forget_middle(&middle);
+    Py_RETURN_NONE;
+}
+
+/* ---- pages that children write ---- */
+
+/* Begun in a fork server; its children inherit it. */
+static struct dragon_os_written_pages written_pages;
+
+PyDoc_STRVAR(begin_pages_doc, "begin_pages()\n--\n\n"
+                              "In a fork server: know of no pages that children write.");
+
+static PyObject *begin_pages(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    dragon_os_pages_begin(&written_pages);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(note_pages_doc,
+             "note_pages()\n--\n\n"
+             "In a child: what this one has written so far, the next ones will write.\n"
+             "Does nothing in all but the first, or in one that was executed.");
+
+static PyObject *note_pages(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    dragon_os_pages_note(&written_pages);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(populate_pages_doc, "populate_pages()\n--\n\n"
+                                 "In a spare: copy the pages that it will write.");
+
+static PyObject *populate_pages(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    dragon_os_pages_populate(&written_pages);
     Py_RETURN_NONE;
 }
 
@@ -255,6 +290,9 @@ PyMethodDef dragon_spare_methods[] = {
     {"fork_spare", fork_spare, METH_NOARGS, fork_spare_doc},
     {"dismiss_spare", dismiss_spare, METH_O, dismiss_spare_doc},
     {"forget_middle", forget_middle, METH_O, forget_middle_doc},
+    {"begin_pages", begin_pages, METH_NOARGS, begin_pages_doc},
+    {"note_pages", note_pages, METH_NOARGS, note_pages_doc},
+    {"populate_pages", populate_pages, METH_NOARGS, populate_pages_doc},
     {"die_with_parent", die_with_parent, METH_O, die_with_parent_doc},
     {"release", release, METH_O, release_doc},
     {"wait_for_adoption", wait_for_adoption, METH_VARARGS, wait_for_adoption_doc},

@@ -333,6 +333,13 @@ def _may_import(program: Program) -> bool:
     return imported is None or not imported <= sys.modules.keys()
 
 
+def _be_ready_to_fork() -> None:
+    """See to it that children have little to copy."""
+    gc.collect()
+    gc.freeze()
+    _dragon_launch.begin_pages()
+
+
 def _preload_at_once(program: Program) -> int:
     """Import what children would; 0, or with which exit status the successor is to end."""
     from dragon_overlay import preload
@@ -344,8 +351,7 @@ def _preload_at_once(program: Program) -> int:
         preload.load_at_once(names)
     except preload.SpoiledError:
         return _UNSAFE_AT_ONCE
-    gc.collect()
-    gc.freeze()
+    _be_ready_to_fork()
     return 0
 
 
@@ -358,8 +364,7 @@ def _preload_with_care(program: Program) -> int:
         reports = preload.load(names)
     except (preload.SpoiledError, OSError):
         return _NOTHING_TO_DO
-    gc.collect()
-    gc.freeze()
+    _be_ready_to_fork()
     return 0 if any(report.loaded for report in reports) else _NOTHING_TO_DO
 
 
@@ -374,6 +379,8 @@ class _Spare:
         """Wait for an order and become the child; the arguments of its ``spawn_main``."""
         if _PRELOAD in sys.modules:
             sys.modules[_PRELOAD].after_fork()
+        if not is_readable(self._orders, 0):
+            _dragon_launch.populate_pages()
         line = receive_line(self._orders)
         if line is None:
             os._exit(0)
@@ -435,8 +442,7 @@ class Serving:
         if program.main_path is not None:
             main_code.prepare(program.main_path)
         own, fixed = surroundings.read()
-        gc.collect()
-        gc.freeze()
+        _be_ready_to_fork()
         orders.send(marshal.dumps(fixed))  # type: ignore[arg-type]
         server = _Server(orders, program).begin()
         return {"spawn_main": spawn.spawn_main, **server.run().run(own)}

@@ -57,3 +57,4 @@ def arrive(process_obj: Any) -> None:
     if isinstance(sys.excepthook, _Hook):
         sys.excepthook = sys.excepthook.previous
     _dragon_launch.set_title(f"dragon: {process_obj.name}")
+    _dragon_launch.note_pages()

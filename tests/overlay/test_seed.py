@@ -277,6 +277,20 @@ def test_threads_that_run_and_hold_locks_before_the_start_do_no_harm(tools: Run)
     assert output(tools, text) == "True\n"
 
 
+def test_a_spare_has_copied_what_children_write_before_it_is_one(tools: Run) -> None:
+    text = """
+    def own_kib(pid):
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
+    before = own_kib(settled().spares[0])
+    def after():
+        way_of_next(context)  # the first child says what it wrote, perhaps after the next fork
+        return own_kib(settled().spares[0])
+    print(wait_until(lambda: before + 500 < after() < before + 4096 + 500))
+"""
+    assert output(tools, text) == "True\n"
+
+
 # ---- the starter's state ------------------------------------------------------------------------
 
 
