@@ -134,6 +134,12 @@ def _add_start_method(context: "ModuleType") -> None:
     install(context, _dragon_launch.start_method)
 
 
+def _add_waiting(connection: "ModuleType") -> None:
+    from dragon_overlay.connection import install
+
+    install(connection)
+
+
 def _add_by_value(futures: "ModuleType") -> None:
     from dragon_overlay.futures import install
 
@@ -143,6 +149,7 @@ def _add_by_value(futures: "ModuleType") -> None:
 #: Modules of the standard library that are completed, and what does it.
 _COMPLETED = {
     "multiprocessing.context": _add_start_method,
+    "multiprocessing.connection": _add_waiting,
     "concurrent.futures.process": _add_by_value,
 }
 

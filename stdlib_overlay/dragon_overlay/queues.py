@@ -89,6 +89,9 @@ class QueueReader:
         is_there: bool = self._queue._poll(timeout)
         return is_there
 
+    def _dragon_has_something(self) -> bool:
+        return not self.closed and self._queue._poll(0)
+
     def recv(self) -> Any:
         """Take the oldest object, waiting for one."""
         self._require_open()
@@ -104,6 +107,7 @@ class QueueWriter(QueueReader):
         """Queues have no descriptor to write to."""
         raise OSError("the sending end of a dragon queue has no file descriptor")
 
+    _dragon_has_something = None  # type: ignore[assignment]
     poll = None  # type: ignore[assignment]
     recv = None  # type: ignore[assignment]
 

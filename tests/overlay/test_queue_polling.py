@@ -160,6 +160,16 @@ def test_wait_mixes_queues_sockets_pipes_and_sentinels(ctx: BaseContext) -> None
     child.join()
 
 
+def test_what_a_process_put_is_seen_no_later_than_its_end(dragon: BaseContext) -> None:
+    for i in range(100):  # a descriptor raised by a thread came too late in three of a hundred
+        q: Any = dragon.SimpleQueue()
+        child = dragon.Process(target=put_all, args=(q, [i]))
+        child.start()
+        assert q._reader in connection.wait([q._reader, child.sentinel], 20)
+        assert q.get() == i
+        child.join()
+
+
 def test_asyncio_reads_items_as_they_come(ctx: BaseContext) -> None:
     q = ctx.SimpleQueue()
     items = list(range(50))
