@@ -1,7 +1,9 @@
-"""What ProcessPoolExecutor sends to workers of start method "dragon" may travel by value.
+"""The standard library's ProcessPoolExecutor over start method "dragon".
 
-Its calls go through a queue of a class of its own, whichever the start method; the locks in it
-tell for whom it was made. ``install`` runs when ``concurrent.futures.process`` has been loaded.
+Its calls may travel by value, and two of its races that end in a hang are decided: workers that
+start in 2 ms, not 30, are in them often. Executors over other start methods stay as they are: the
+locks in a queue of calls tell for whom it was made. ``install`` runs when
+``concurrent.futures.process`` has been loaded.
 
 Source: Lib/concurrent/futures/process.py of CPython 3.11.
 """
@@ -16,7 +18,13 @@ from typing import Any
 
 
 def install(module: ModuleType) -> None:
-    """Have executors whose context is "dragon" send calls by value where they must."""
+    """Complete ``concurrent.futures.process``."""
+    _send_by_value(module)
+    _take_cancelled_calls_for_done(module)
+    _give_up_calls_to_the_dead(module)
+
+
+def _send_by_value(module: ModuleType) -> None:
     stock_call = module._CallItem
     stock_put = module._SafeQueue.put
 
@@ -33,17 +41,53 @@ def install(module: ModuleType) -> None:
 
     @functools.wraps(stock_put)
     def put(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
-        if isinstance(obj, stock_call) and _is_ours(self._rlock):
+        if isinstance(obj, stock_call) and _is_ours(self):
             obj = CallItem(obj.work_id, obj.fn, obj.args, obj.kwargs)
         stock_put(self, obj, *args, **kwargs)
 
     module._SafeQueue.put = put
 
 
-def _is_ours(lock: Any) -> bool:
+def _take_cancelled_calls_for_done(module: ModuleType) -> None:
+    """Have an executor end that was shut down with nothing left but cancelled calls.
+
+    Its managing thread looked for calls that are left, found a cancelled one, dropped it, and then
+    waited for its result. CPython 3.12 drops them before it looks.
+    """
+    manager = module._ExecutorManagerThread
+    stock_flag = manager.flag_executor_shutting_down
+
+    @functools.wraps(stock_flag)
+    def flag_executor_shutting_down(self: Any) -> None:
+        stock_flag(self)
+        if _is_ours(self.call_queue):
+            self.add_call_item_to_queue()
+
+    manager.flag_executor_shutting_down = flag_executor_shutting_down
+
+
+def _give_up_calls_to_the_dead(module: ModuleType) -> None:
+    """Have a broken executor end while a call is being written that no worker is left to read.
+
+    The thread that writes waited for ever, since this process, too, can read what it writes.
+    CPython 3.12 closes the reading end first.
+    """
+    manager = module._ExecutorManagerThread
+    stock_terminate = manager.terminate_broken
+
+    @functools.wraps(stock_terminate)
+    def terminate_broken(self: Any, cause: Any) -> None:
+        if _is_ours(self.call_queue):
+            self.call_queue._reader.close()
+        stock_terminate(self, cause)
+
+    manager.terminate_broken = terminate_broken
+
+
+def _is_ours(call_queue: Any) -> bool:
     from dragon_overlay.synchronize import Lock
 
-    return isinstance(lock, Lock)
+    return isinstance(call_queue._rlock, Lock)
 
 
 def _nothing() -> None:
