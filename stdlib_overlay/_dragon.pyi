@@ -55,6 +55,9 @@ def follow(pid: int, /) -> None:
 def pool_statistics() -> _PoolStatistics:
     """Measure the default pool."""
 
+def cpu_limit() -> int | None:
+    """How many processors the control groups' quotas are worth, rounded up; None: no quota."""
+
 def last_error() -> str:
     """Return where this thread's last error in the runtime came from: "a.c:12 < b.c:40", or ""."""
 

@@ -105,19 +105,106 @@ static bool has_word(const char *list, const char *word)
     }
 }
 
+/* ---- files of groups ---- */
+
+/* The first line of a file, without its end; false: there is none. */
+static bool read_first_line(const char *folder, const char *name, char *text, size_t size_bytes)
+{
+    char path[PATH_MAX + 64];
+    ssize_t n;
+    int fd;
+
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    n = read(fd, text, size_bytes - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+    return n > 0;
+}
+
+/* "max", and what else is no number, is UINT64_MAX. */
+static uint64_t number_in(const char *text)
+{
+    uint64_t number;
+    char *end;
+
+    if (!text || text[0] < '0' || text[0] > '9')
+        return UINT64_MAX;
+    number = strtoull(text, &end, 10);
+    return *end == '\0' ? number : UINT64_MAX;
+}
+
+static uint64_t number_in_file(const char *folder, const char *name)
+{
+    char text[32];
+
+    return read_first_line(folder, name, text, sizeof text) ? number_in(text) : UINT64_MAX;
+}
+
+/* ---- what can be limited ---- */
+
+struct resource {
+    const char *controller; /* its name in version 1 */
+    /* The limit of the group whose folder this is, as version 1 or 2 writes it. */
+    uint64_t (*limit_1)(const char *folder);
+    uint64_t (*limit_2)(const char *folder);
+};
+
+static uint64_t memory_limit_1(const char *folder)
+{
+    return number_in_file(folder, "memory.limit_in_bytes");
+}
+
+static uint64_t memory_limit_2(const char *folder)
+{
+    return number_in_file(folder, "memory.max");
+}
+
+static const struct resource memory = {"memory", memory_limit_1, memory_limit_2};
+
+/* How many processors it takes to use up the quota, at least 1. */
+static uint64_t cpus(uint64_t quota_us, uint64_t period_us)
+{
+    if (quota_us == UINT64_MAX || period_us == UINT64_MAX || period_us == 0)
+        return UINT64_MAX;
+    return quota_us <= period_us ? 1 : (quota_us - 1) / period_us + 1;
+}
+
+static uint64_t cpu_limit_1(const char *folder)
+{
+    return cpus(number_in_file(folder, "cpu.cfs_quota_us"),
+                number_in_file(folder, "cpu.cfs_period_us"));
+}
+
+/* "quota period", where quota may be "max". */
+static uint64_t cpu_limit_2(const char *folder)
+{
+    char text[64], *period;
+
+    if (!read_first_line(folder, "cpu.max", text, sizeof text))
+        return UINT64_MAX;
+    period = cut(text, " ");
+    return cpus(number_in(text), number_in(period));
+}
+
+static const struct resource cpu = {"cpu", cpu_limit_1, cpu_limit_2};
+
 /* ---- where the process is ---- */
 
 struct groups {
-    char memory[PATH_MAX];  /* of version 1; "" for none */
+    char own[PATH_MAX];     /* of version 1, of the resource's controller; "" for none */
     char unified[PATH_MAX]; /* of version 2; "" for none */
 };
 
-static void read_groups(const char *root, struct groups *groups)
+static void read_groups(const char *root, const struct resource *resource, struct groups *groups)
 {
     struct lines lines;
     char *line;
 
-    groups->memory[0] = groups->unified[0] = '\0';
+    groups->own[0] = groups->unified[0] = '\0';
     lines_open(&lines, root, "/proc/self/cgroup");
     while ((line = next_line(&lines))) {
         char *controllers = cut(line, ":"), *path = cut(controllers, ":");
@@ -126,8 +213,8 @@ static void read_groups(const char *root, struct groups *groups)
             continue;
         if (controllers[0] == '\0')
             memcpy(groups->unified, path, strlen(path) + 1);
-        else if (has_word(controllers, "memory"))
-            memcpy(groups->memory, path, strlen(path) + 1);
+        else if (has_word(controllers, resource->controller))
+            memcpy(groups->own, path, strlen(path) + 1);
     }
     lines_close(&lines);
 }
@@ -137,27 +224,6 @@ static void read_groups(const char *root, struct groups *groups)
 static uint64_t smaller(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
-}
-
-/* "max", and what is no number, is no limit. */
-static uint64_t number_in_file(const char *folder, const char *name)
-{
-    char path[PATH_MAX + 64], text[32], *end;
-    uint64_t number;
-    ssize_t n;
-    int fd;
-
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return UINT64_MAX;
-    n = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (n <= 0 || text[0] < '0' || text[0] > '9')
-        return UINT64_MAX;
-    text[n] = '\0';
-    number = strtoull(text, &end, 10);
-    return *end == '\n' || *end == '\0' ? number : UINT64_MAX;
 }
 
 /* What the path has behind the folder; "" if it is not below it: then the folder is
@@ -173,7 +239,7 @@ static const char *behind(const char *path, const char *folder)
 
 /* The least limit of the group and of those around it, up to where they are mounted. */
 static uint64_t limit_of_group(const char *root, const char *mount_point, const char *group,
-                               const char *name)
+                               uint64_t (*limit_of_folder)(const char *folder))
 {
     char folder[PATH_MAX];
     int n = snprintf(folder, sizeof folder, "%s%s%s", root, mount_point, group);
@@ -183,7 +249,7 @@ static uint64_t limit_of_group(const char *root, const char *mount_point, const 
     if (n < 0 || (size_t)n >= sizeof folder)
         return UINT64_MAX;
     for (;;) {
-        limit = smaller(limit, number_in_file(folder, name));
+        limit = smaller(limit, limit_of_folder(folder));
         if (strlen(folder) <= shortest)
             return limit;
         *strrchr(folder, '/') = '\0';
@@ -192,7 +258,8 @@ static uint64_t limit_of_group(const char *root, const char *mount_point, const 
 
 /* A line of mountinfo: "id parent device root mount_point options [more...] - type source
  * options". The limit if a hierarchy with this process's group is mounted there. */
-static uint64_t limit_of_mount(const char *root, char *line, const struct groups *groups)
+static uint64_t limit_of_mount(const char *root, const struct resource *resource, char *line,
+                               const struct groups *groups)
 {
     char *mounted = cut(cut(cut(line, " "), " "), " ");
     char *mount_point = cut(mounted, " ");
@@ -204,24 +271,35 @@ static uint64_t limit_of_mount(const char *root, char *line, const struct groups
     if (!type_options)
         return UINT64_MAX;
     if (strcmp(type, "cgroup2") == 0 && groups->unified[0])
-        return limit_of_group(root, mount_point, behind(groups->unified, mounted), "memory.max");
-    if (strcmp(type, "cgroup") == 0 && has_word(type_options, "memory") && groups->memory[0])
-        return limit_of_group(root, mount_point, behind(groups->memory, mounted),
-                              "memory.limit_in_bytes");
+        return limit_of_group(root, mount_point, behind(groups->unified, mounted),
+                              resource->limit_2);
+    if (strcmp(type, "cgroup") == 0 && has_word(type_options, resource->controller) &&
+        groups->own[0])
+        return limit_of_group(root, mount_point, behind(groups->own, mounted), resource->limit_1);
     return UINT64_MAX;
 }
 
-uint64_t dragon_cgroup_memory_limit(const char *root)
+static uint64_t limit_of_resource(const char *root, const struct resource *resource)
 {
     uint64_t limit = UINT64_MAX;
     struct groups groups;
     struct lines lines;
     char *line;
 
-    read_groups(root, &groups);
+    read_groups(root, resource, &groups);
     lines_open(&lines, root, "/proc/self/mountinfo");
     while ((line = next_line(&lines)))
-        limit = smaller(limit, limit_of_mount(root, line, &groups));
+        limit = smaller(limit, limit_of_mount(root, resource, line, &groups));
     lines_close(&lines);
     return limit;
+}
+
+uint64_t dragon_cgroup_memory_limit(const char *root)
+{
+    return limit_of_resource(root, &memory);
+}
+
+uint64_t dragon_cgroup_cpu_limit(const char *root)
+{
+    return limit_of_resource(root, &cpu);
 }

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "memory/pool.h"
 #include "node/node.h"
+#include "os/cgroup.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -195,6 +196,20 @@ static PyObject *last_error(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unu
     return PyUnicode_FromString(path);
 }
 
+PyDoc_STRVAR(cpu_limit_doc,
+             "cpu_limit()\n--\n\n"
+             "Return how many processors the quotas of this process's control groups are worth,\n"
+             "rounded up, at least 1; None if there is no quota.");
+
+static PyObject *cpu_limit(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    uint64_t limit = dragon_cgroup_cpu_limit("");
+
+    if (limit == UINT64_MAX)
+        Py_RETURN_NONE;
+    return PyLong_FromUnsignedLongLong(limit);
+}
+
 static PyMethodDef module_functions[] = {
     {"begin", begin, METH_NOARGS, begin_doc},
     {"is_head", is_head, METH_NOARGS, is_head_doc},
@@ -205,6 +220,7 @@ static PyMethodDef module_functions[] = {
     {"close_objects", close_objects, METH_NOARGS, close_objects_doc},
     {"last_error", last_error, METH_NOARGS, last_error_doc},
     {"pool_statistics", pool_statistics, METH_NOARGS, pool_statistics_doc},
+    {"cpu_limit", cpu_limit, METH_NOARGS, cpu_limit_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -12,16 +12,42 @@ from __future__ import annotations
 
 import functools
 import io
+import multiprocessing
 import pickle
 from types import ModuleType
 from typing import Any
 
+from dragon_overlay import cpus
+
 
 def install(module: ModuleType) -> None:
     """Complete ``concurrent.futures.process``."""
+    _default_to_usable_processors(module)
     _send_by_value(module)
     _take_cancelled_calls_for_done(module)
     _give_up_calls_to_the_dead(module)
+
+
+def _default_to_usable_processors(module: ModuleType) -> None:
+    """Have as many workers as there are processors that this process may use, if not told."""
+    stock_init = module.ProcessPoolExecutor.__init__
+
+    @functools.wraps(stock_init)
+    def init(
+        self: Any, max_workers: int | None = None, mp_context: Any = None, *rest: Any, **more: Any
+    ) -> None:
+        if max_workers is None and _is_for_dragon(mp_context, **more):
+            max_workers = cpus.n_usable()
+        stock_init(self, max_workers, mp_context, *rest, **more)
+
+    module.ProcessPoolExecutor.__init__ = init
+
+
+def _is_for_dragon(context: Any, *, max_tasks_per_child: Any = None, **more: Any) -> bool:
+    """Whether an executor with these arguments takes start method "dragon"."""
+    if context is None and max_tasks_per_child is None:  # else it takes "spawn"
+        context = multiprocessing.get_context()
+    return context is not None and context.get_start_method() == "dragon"
 
 
 def _send_by_value(module: ModuleType) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from multiprocessing import pool as _stock
 from typing import Any
 
-from dragon_overlay import by_value
+from dragon_overlay import by_value, cpus
 
 #: So many workers in a row may end before they are ready.
 MAX_FAILURES = 3
@@ -32,13 +32,28 @@ _BREAK = "break"
 
 
 class DragonPool(_stock.Pool):
-    """``multiprocessing.Pool`` under start method "dragon"."""
+    """``multiprocessing.Pool`` under start method "dragon".
+
+    By default it has a worker for each processor that this process may use.
+    """
 
     # typeshed lacks these.
     _cache: Any
     _ctx: Any
     _inqueue: Any
     _outqueue: Any
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Any = None,
+        initargs: Any = (),
+        maxtasksperchild: int | None = None,
+        context: Any = None,
+    ) -> None:
+        if processes is None:
+            processes = cpus.n_usable()
+        super().__init__(processes, initializer, initargs, maxtasksperchild, context)
 
     def _setup_queues(self) -> None:
         super()._setup_queues()  # type: ignore[misc]  # typeshed lacks it

@@ -166,7 +166,62 @@ Test(cgroup, lines_that_make_no_sense_are_passed_over)
     free(long_line);
 }
 
+Test(cgroup, a_quota_of_version_2_is_rounded_up_to_whole_processors)
+{
+    static const struct {
+        const char *text;
+        uint64_t limit;
+    } cases[] = {
+        {"200000 100000\n", 2},      {"200001 100000\n", 3},     {"150000 100000\n", 2},
+        {"1000 100000\n", 1}, /* a hundredth of one, and no less than one */
+        {"0 100000\n", 1},           {"25000 10000\n", 3},       {"max 100000\n", UINT64_MAX},
+        {"200000\n", UINT64_MAX},    {"200000 0\n", UINT64_MAX}, {"200000 many\n", UINT64_MAX},
+        {"-1 100000\n", UINT64_MAX}, {"", UINT64_MAX},
+    };
+
+    put("/proc/self/cgroup", "0::/job\n");
+    put("/proc/self/mountinfo", UNIFIED);
+    cr_assert_eq(dragon_cgroup_cpu_limit(root), UINT64_MAX, "no file");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        put("/sys/fs/cgroup/job/cpu.max", cases[i].text);
+        cr_assert_eq(dragon_cgroup_cpu_limit(root), cases[i].limit, "'%s'", cases[i].text);
+    }
+}
+
+Test(cgroup, the_least_quota_of_the_groups_around_counts)
+{
+    put("/proc/self/cgroup", "0::/a/b/c\n");
+    put("/proc/self/mountinfo", UNIFIED);
+    put("/sys/fs/cgroup/a/cpu.max", "300000 100000\n");
+    put("/sys/fs/cgroup/a/b/cpu.max", "max 100000\n");
+    put("/sys/fs/cgroup/a/b/c/cpu.max", "400000 100000\n");
+    put("/sys/fs/cgroup/a/other/cpu.max", "100000 100000\n");
+    cr_assert_eq(dragon_cgroup_cpu_limit(root), 3);
+    put("/sys/fs/cgroup/cpu.max", "100000 50000\n");
+    cr_assert_eq(dragon_cgroup_cpu_limit(root), 2, "where it is mounted");
+}
+
+Test(cgroup, a_quota_of_version_1_counts_beside_version_2)
+{
+    put("/proc/self/cgroup", "4:memory:/other\n3:cpu,cpuacct:/job/1\n0::/slice\n");
+    put("/proc/self/mountinfo", HYBRID);
+    put("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");
+    put("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+    put("/sys/fs/cgroup/cpu/job/1/cpu.cfs_quota_us", "-1\n");
+    put("/sys/fs/cgroup/cpu/job/1/cpu.cfs_period_us", "100000\n");
+    put("/sys/fs/cgroup/cpu/other/cpu.cfs_quota_us", "100000\n");
+    put("/sys/fs/cgroup/cpu/other/cpu.cfs_period_us", "100000\n");
+    cr_assert_eq(dragon_cgroup_cpu_limit(root), UINT64_MAX, "-1 is no limit");
+    put("/sys/fs/cgroup/cpu/job/cpu.cfs_quota_us", "450000\n");
+    cr_assert_eq(dragon_cgroup_cpu_limit(root), UINT64_MAX, "a quota without a period");
+    put("/sys/fs/cgroup/cpu/job/cpu.cfs_period_us", "100000\n");
+    cr_assert_eq(dragon_cgroup_cpu_limit(root), 5);
+    put("/sys/fs/cgroup/unified/slice/cpu.max", "100000 100000\n");
+    cr_assert_eq(dragon_cgroup_cpu_limit(root), 1);
+}
+
 Test(cgroup, this_system_can_be_asked)
 {
     cr_assert_gt(dragon_cgroup_memory_limit(""), 0);
+    cr_assert_gt(dragon_cgroup_cpu_limit(""), 0);
 }
