@@ -13,7 +13,7 @@ from multiprocessing import queues as _stock
 from typing import Any
 
 import _dragon
-from dragon_overlay import reduction
+from dragon_overlay.reduction import Shared
 
 #: A SimpleQueue's put waits when this many objects, or bytes, are on their way, as it does when a
 #: pipe is full. The standard library's pipe holds 64 KiB.
@@ -21,7 +21,7 @@ _SIMPLE_MAX_OBJECTS = 8192
 _SIMPLE_MAX_BYTES = 64 << 20
 
 
-class _Ends:
+class _Ends(Shared):
     """What all queues here have in place of the two ends of a pipe."""
 
     _dragon_closed_ends: frozenset[str] = frozenset()
@@ -40,11 +40,6 @@ class _Ends:
         return self.__dict__.setdefault("_dragon_rlock", threading.Lock())
 
     _wlock = _rlock
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        attributes = {k: v for k, v in self.__dict__.items() if not k.startswith("_dragon_")}
-        name = reduction.export(self)  # type: ignore[arg-type]  # all subclasses are Objects
-        return reduction.rebuild, (type(self), name, attributes)
 
 
 class QueueReader:
@@ -125,11 +120,9 @@ class Queue(_dragon.Queue, _Ends, _stock.Queue):  # type: ignore[type-arg]
     has nothing to wait for, and a process may end right after its ``put``.
     """
 
-    def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
+    def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:
         self._create(max(maxsize, 0), 0)
         self._maxsize = maxsize
-
-    __reduce__ = _Ends.__reduce__
 
     @property
     def _closed(self) -> bool:
@@ -153,7 +146,5 @@ class JoinableQueue(Queue, _stock.JoinableQueue):  # type: ignore[type-arg]
 class SimpleQueue(_dragon.SimpleQueue, _Ends, _stock.SimpleQueue):  # type: ignore[type-arg]
     """``multiprocessing.SimpleQueue``: put and get, and no more."""
 
-    def __init__(self, *, ctx: Any) -> None:
+    def __init__(self, *, ctx: Any = None) -> None:
         self._create(_SIMPLE_MAX_OBJECTS, _SIMPLE_MAX_BYTES)
-
-    __reduce__ = _Ends.__reduce__

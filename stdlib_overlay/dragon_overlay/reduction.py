@@ -37,18 +37,27 @@ def export(shared_object: _dragon.Object) -> bytes:
     )
 
 
-def rebuild(cls: Any, name: bytes, attributes: dict[str, Any]) -> Any:
-    """The other half of ``reduce``: an object that uses what ``name`` names."""
-    shared_object = cls.__new__(cls)
-    shared_object._attach(name)
-    shared_object.__dict__.update(attributes)
-    return shared_object
+class Shared:
+    """How all types of the overlay travel: by the name of what they share, and what else they carry.
 
+    What belongs to the process stays in it: attributes whose names begin with ``_dragon_``, and
+    what the C type keeps, as which thread holds a lock. Attributes that a user's subclass adds
+    travel as they do elsewhere, and so does what its own ``__getstate__`` adds.
+    """
 
-def reduce(shared_object: Any) -> tuple[Any, ...]:
-    """``__reduce__`` of all types of the overlay: the object's name and its own attributes."""
-    arguments = (type(shared_object), export(shared_object), dict(shared_object.__dict__))
-    return rebuild, arguments
+    def __getstate__(self) -> Any:
+        """The state for a pickle.
+
+        Raises:
+            RuntimeError: as ``export``.
+        """
+        attributes = {k: v for k, v in self.__dict__.items() if not k.startswith("_dragon_")}
+        return export(self), attributes  # type: ignore[arg-type]  # all subclasses are Objects
+
+    def __setstate__(self, state: Any) -> None:
+        exported, attributes = state
+        self._attach(exported)  # type: ignore[attr-defined]
+        self.__dict__.update(attributes)
 
 
 #: From this size on a buffer travels out of band (LARGE_BYTES in _dragon/codec.c).

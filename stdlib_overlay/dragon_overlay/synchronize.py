@@ -21,7 +21,7 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 import _dragon
-from dragon_overlay import reduction
+from dragon_overlay.reduction import Shared
 
 __all__ = [
     "Barrier",
@@ -39,30 +39,7 @@ SEMAPHORE: int = stock.SEMAPHORE  # type: ignore[attr-defined]
 SEM_VALUE_MAX: int = stock.SEM_VALUE_MAX  # type: ignore[attr-defined]
 
 
-class _Shared:
-    """How these objects travel: by the name of what they share, and what else they carry.
-
-    What belongs to the process stays in it: which thread holds a lock, and how
-    often. Attributes that a user's subclass adds travel as they do elsewhere.
-    """
-
-    def __getstate__(self) -> Any:
-        """The state for a pickle.
-
-        Raises:
-            RuntimeError: if no process is being started and no message is being
-                written, as the standard library does.
-        """
-        exported = reduction.export(self)  # type: ignore[arg-type]  # all subclasses are Objects
-        return exported, self.__dict__
-
-    def __setstate__(self, state: Any) -> None:
-        exported, attributes = state
-        self._attach(exported)  # type: ignore[attr-defined]
-        self.__dict__.update(attributes)
-
-
-class _SemLock(_Shared, _dragon.SemLock):
+class _SemLock(Shared, _dragon.SemLock):
     """Base of the locks and semaphores."""
 
     @property
@@ -103,7 +80,7 @@ class RLock(_SemLock, stock.RLock):
         _dragon.SemLock.__init__(self, RECURSIVE_MUTEX, 1, 1)
 
 
-class Event(_Shared, _dragon.Event, stock.Event):
+class Event(Shared, _dragon.Event, stock.Event):
     """A flag that can be waited for."""
 
     def __init__(self, *, ctx: BaseContext | None = None) -> None:
@@ -129,7 +106,7 @@ def _none() -> int:
     return 0
 
 
-class Condition(_Shared, _dragon.Condition, stock.Condition):
+class Condition(Shared, _dragon.Condition, stock.Condition):
     """Lets holders of a lock wait until another holder notifies them."""
 
     def __init__(self, lock: Any = None, *, ctx: BaseContext | None = None) -> None:
@@ -162,7 +139,7 @@ class Condition(_Shared, _dragon.Condition, stock.Condition):
         return _Counter(_none)
 
 
-class Barrier(_Shared, _dragon.Barrier, stock.Barrier):
+class Barrier(Shared, _dragon.Barrier, stock.Barrier):
     """A point at which a number of threads or processes wait until all have come."""
 
     def __init__(
