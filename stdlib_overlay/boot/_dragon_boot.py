@@ -154,6 +154,13 @@ _COMPLETED = {
 }
 
 
+def complete(name: str, then: "Callable[[ModuleType], None]") -> None:
+    """Have `then(module)` called whenever the module has been loaded; now, if it has been."""
+    _COMPLETED[name] = then
+    if name in sys.modules:
+        then(sys.modules[name])
+
+
 def _show_overlay_source() -> None:
     """Have uncaught exceptions show the source of embedded modules.
 

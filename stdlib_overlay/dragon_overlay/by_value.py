@@ -113,7 +113,7 @@ class _WatchingPickler(Pickler):
         return NotImplemented
 
 
-def _is_about_names(error: Exception) -> bool:
+def is_about_names(error: Exception) -> bool:
     """True if a pickler has failed because an object is not found by its name.
 
     That is a PicklingError or, depending on the version of Python and where the object is, an
@@ -134,6 +134,8 @@ def _by_value_pickler() -> type[Any]:
             super().__init__(file, _protocol(take_buffer), take_buffer)
 
         def reducer_override(self, obj: Any) -> Any:
+            if type(obj) in copyreg.dispatch_table:
+                return NotImplemented  # for classes of such a metaclass, cloudpickle does not look
             is_cached = isinstance(obj, _CachedFunction)
             if (is_cached or _is_of_main(obj)) and _is_importable(obj):
                 # By value, a class of main would be another class than main's over there.
@@ -194,7 +196,7 @@ def dump(obj: Any, file: io.BytesIO, forget: Callable[[], object]) -> None:
         else:
             _WatchingPickler(file).dump(obj)
     except (PicklingError, AttributeError) as error:
-        if not _is_about_names(error):
+        if not is_about_names(error):
             raise
         file.seek(start)
         file.truncate()
@@ -210,7 +212,7 @@ def put(queue: Any, obj: Any) -> None:
     try:
         queue.put(obj if main_is_importable() else ByName(obj))
     except (PicklingError, AttributeError) as error:
-        if not _is_about_names(error):
+        if not is_about_names(error):
             raise
         queue.put(ByValue(obj, error))
 

@@ -16,7 +16,9 @@ from types import ModuleType
 from typing import Any
 
 import _dragon
+import _dragon_boot
 import _dragon_launch
+from dragon_overlay import dispatch
 from dragon_overlay.process import DragonProcess
 
 #: What multiprocessing offers as functions and what must follow the current start method. The
@@ -126,11 +128,16 @@ class DragonContext(_stock.BaseContext):
 def announce() -> None:
     """Give "dragon" the rights that a program's own ``import dragon`` asks for.
 
-    It is listed first in ``get_all_start_methods()``, and a program may leave it for another
-    start method without ``force=True``.
+    It is listed first in ``get_all_start_methods()``, a program may leave it for another start
+    method without ``force=True``, the standard library's classes make its objects, and their
+    modules need no import of their own.
     """
     global _is_announced
-    _is_announced = True
+    if not _is_announced:
+        _is_announced = True
+        for name in dispatch.MODULES:
+            _dragon_boot.complete(name, dispatch.install)
+        _dragon_boot.complete("multiprocessing", dispatch.offer_modules)
 
 
 def _prepare_to_start() -> None:

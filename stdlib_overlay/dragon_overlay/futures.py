@@ -1,9 +1,8 @@
-"""The standard library's ProcessPoolExecutor over start method "dragon".
+"""ProcessPoolExecutor with workers of start method "dragon": its queue, its size, its calls.
 
-Its calls may travel by value, and two of its races that end in a hang are decided: workers that
-start in 2 ms, not 30, are in them often. Executors over other start methods stay as they are: the
-locks in a queue of calls tell for whom it was made. ``install`` runs when
-``concurrent.futures.process`` has been loaded.
+Its calls go through a queue of a class of its own, which becomes one of ours if its context is
+"dragon". A race in which it hangs is decided: workers that start in 2 ms, not 30, are in it often.
+Executors over other start methods stay as they are. ``install`` runs when ``concurrent.futures.process`` has been loaded.
 
 Source: Lib/concurrent/futures/process.py of CPython 3.11.
 """
@@ -11,26 +10,61 @@ Source: Lib/concurrent/futures/process.py of CPython 3.11.
 from __future__ import annotations
 
 import functools
-import io
 import multiprocessing
-import pickle
 from types import ModuleType
 from typing import Any
 
-from dragon_overlay import cpus
+from dragon_overlay import cpus, dispatch
+from dragon_overlay.reduction import Shared
 
 
 def install(module: ModuleType) -> None:
-    """Complete ``concurrent.futures.process``."""
-    _default_to_usable_processors(module)
-    _send_by_value(module)
-    _take_cancelled_calls_for_done(module)
-    _give_up_calls_to_the_dead(module)
+    """Complete ``concurrent.futures.process``, just executed."""
+    _let_calls_travel_by_value(module._SafeQueue, module._CallItem)
+    dispatch.dispatch(module._SafeQueue)
+    _choose_size(module.ProcessPoolExecutor)
+    _take_cancelled_calls_for_done(module._ExecutorManagerThread)
 
 
-def _default_to_usable_processors(module: ModuleType) -> None:
-    """Have as many workers as there are processors that this process may use, if not told."""
-    stock_init = module.ProcessPoolExecutor.__init__
+def _let_calls_travel_by_value(queue_class: Any, stock_call: Any) -> None:
+    stock_error = queue_class._on_queue_feeder_error
+
+    class OtherCall(stock_call):  # type: ignore[misc]
+        """A call that is pickled in a way of its own, and is a stock call when it arrives."""
+
+        def __init__(self, call: Any, wrap: Any) -> None:
+            super().__init__(call.work_id, call.fn, call.args, call.kwargs)
+            self._dragon_wrap = wrap
+
+        def __reduce__(self) -> Any:
+            return self._dragon_wrap(stock_call(self.work_id, self.fn, self.args, self.kwargs))
+
+    def put(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
+        if isinstance(obj, stock_call) and isinstance(self, Shared):
+            from dragon_overlay import by_value
+
+            if not by_value.main_is_importable():
+                obj = OtherCall(obj, lambda call: by_value.ByName(call).__reduce__())
+        super(queue_class, self).put(obj, *args, **kwargs)
+
+    @functools.wraps(stock_error)
+    def on_error(self: Any, error: Exception, obj: Any) -> None:
+        from dragon_overlay import by_value
+
+        is_ours = isinstance(obj, stock_call) and isinstance(self, Shared)
+        if is_ours and not hasattr(obj, "_dragon_error") and by_value.is_about_names(error):
+            again = OtherCall(obj, lambda call: by_value.ByValue(call, error).__reduce__())
+            again._dragon_error = error  # so that it is not tried a third time
+            super(queue_class, self).put(again)
+        else:
+            stock_error(self, error, obj)
+
+    queue_class.put = put
+    queue_class._on_queue_feeder_error = on_error
+
+
+def _choose_size(executor: Any) -> None:
+    stock_init = executor.__init__
 
     @functools.wraps(stock_init)
     def init(
@@ -40,7 +74,7 @@ def _default_to_usable_processors(module: ModuleType) -> None:
             max_workers = cpus.n_usable()
         stock_init(self, max_workers, mp_context, *rest, **more)
 
-    module.ProcessPoolExecutor.__init__ = init
+    executor.__init__ = init
 
 
 def _is_for_dragon(context: Any, *, max_tasks_per_child: Any = None, **more: Any) -> bool:
@@ -50,71 +84,18 @@ def _is_for_dragon(context: Any, *, max_tasks_per_child: Any = None, **more: Any
     return context is not None and context.get_start_method() == "dragon"
 
 
-def _send_by_value(module: ModuleType) -> None:
-    stock_call = module._CallItem
-    stock_put = module._SafeQueue.put
-
-    class CallItem(stock_call):  # type: ignore[misc,valid-type]
-        """A call that is pickled as one of ours; errors of that reach its future as ever."""
-
-        def __reduce__(self) -> tuple[Any, ...]:
-            from dragon_overlay import by_value
-
-            call = stock_call(self.work_id, self.fn, self.args, self.kwargs)
-            file = io.BytesIO()
-            by_value.dump(call, file, _nothing)
-            return pickle.loads, (file.getvalue(),)
-
-    @functools.wraps(stock_put)
-    def put(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
-        if isinstance(obj, stock_call) and _is_ours(self):
-            obj = CallItem(obj.work_id, obj.fn, obj.args, obj.kwargs)
-        stock_put(self, obj, *args, **kwargs)
-
-    module._SafeQueue.put = put
-
-
-def _take_cancelled_calls_for_done(module: ModuleType) -> None:
+def _take_cancelled_calls_for_done(manager: Any) -> None:
     """Have an executor end that was shut down with nothing left but cancelled calls.
 
     Its managing thread looked for calls that are left, found a cancelled one, dropped it, and then
     waited for its result. CPython 3.12 drops them before it looks.
     """
-    manager = module._ExecutorManagerThread
     stock_flag = manager.flag_executor_shutting_down
 
     @functools.wraps(stock_flag)
     def flag_executor_shutting_down(self: Any) -> None:
         stock_flag(self)
-        if _is_ours(self.call_queue):
+        if isinstance(self.call_queue, Shared):
             self.add_call_item_to_queue()
 
     manager.flag_executor_shutting_down = flag_executor_shutting_down
-
-
-def _give_up_calls_to_the_dead(module: ModuleType) -> None:
-    """Have a broken executor end while a call is being written that no worker is left to read.
-
-    The thread that writes waited for ever, since this process, too, can read what it writes.
-    CPython 3.12 closes the reading end first.
-    """
-    manager = module._ExecutorManagerThread
-    stock_terminate = manager.terminate_broken
-
-    @functools.wraps(stock_terminate)
-    def terminate_broken(self: Any, cause: Any) -> None:
-        if _is_ours(self.call_queue):
-            self.call_queue._reader.close()
-        stock_terminate(self, cause)
-
-    manager.terminate_broken = terminate_broken
-
-
-def _is_ours(call_queue: Any) -> bool:
-    from dragon_overlay.synchronize import Lock
-
-    return isinstance(call_queue._rlock, Lock)
-
-
-def _nothing() -> None:
-    pass

@@ -38,12 +38,15 @@ def export(shared_object: _dragon.Object) -> bytes:
 
 
 class Shared:
-    """How all types of the overlay travel: by the name of what they share, and what else they carry.
+    """How all types of the overlay travel: as the name of what they share, and what they carry.
 
     What belongs to the process stays in it: attributes whose names begin with ``_dragon_``, and
     what the C type keeps, as which thread holds a lock. Attributes that a user's subclass adds
     travel as they do elsewhere, and so does what its own ``__getstate__`` adds.
     """
+
+    #: The names of the attributes that travel; None: all.
+    _dragon_travelling: frozenset[str] | None = None
 
     def __getstate__(self) -> Any:
         """The state for a pickle.
@@ -51,7 +54,10 @@ class Shared:
         Raises:
             RuntimeError: as ``export``.
         """
-        attributes = {k: v for k, v in self.__dict__.items() if not k.startswith("_dragon_")}
+        names = self._dragon_travelling or (
+            k for k in self.__dict__ if not k.startswith("_dragon_")
+        )
+        attributes = {k: self.__dict__[k] for k in names if k in self.__dict__}
         return export(self), attributes  # type: ignore[arg-type]  # all subclasses are Objects
 
     def __setstate__(self, state: Any) -> None:
