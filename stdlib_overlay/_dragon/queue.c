@@ -295,7 +295,7 @@ static PyObject *put_until(struct queue *self, PyObject *object, int64_t deadlin
 }
 
 PyDoc_STRVAR(put_doc,
-             "put(obj, block=True, timeout=None)\n--\n\n"
+             "put($self, /, obj, block=True, timeout=None)\n--\n\n"
              "Put obj into the queue; it is in shared memory when put returns.\n\n"
              "Waits for a free slot if the queue is full and block is true, at most timeout\n"
              "seconds. Any thread, any process.\n\n"
@@ -320,7 +320,7 @@ static PyObject *queue_put(struct queue *self, PyObject *const *args, Py_ssize_t
     return put_until(self, a.object, deadline_ns);
 }
 
-PyDoc_STRVAR(put_nowait_doc, "put_nowait(obj)\n--\n\nput(obj, block=False).");
+PyDoc_STRVAR(put_nowait_doc, "put_nowait($self, /, obj)\n--\n\nput(obj, block=False).");
 
 static PyObject *queue_put_nowait(struct queue *self, PyObject *const *args, Py_ssize_t n_args,
                                   PyObject *names)
@@ -379,7 +379,7 @@ static PyObject *get_until(struct queue *self, int64_t deadline_ns)
 }
 
 PyDoc_STRVAR(get_doc,
-             "get(block=True, timeout=None)\n--\n\n"
+             "get($self, /, block=True, timeout=None)\n--\n\n"
              "Take the oldest object out of the queue.\n\n"
              "Waits for one if block is true, at most timeout seconds. Any thread, any process.\n"
              "Buffers of at least 64 KiB (arrays) are views of shared memory, writable, owned by\n"
@@ -402,7 +402,7 @@ static PyObject *queue_get(struct queue *self, PyObject *const *args, Py_ssize_t
     return get_until(self, deadline_ns);
 }
 
-PyDoc_STRVAR(get_nowait_doc, "get_nowait()\n--\n\nget(block=False).");
+PyDoc_STRVAR(get_nowait_doc, "get_nowait($self, /)\n--\n\nget(block=False).");
 
 static PyObject *queue_get_nowait(struct queue *self, PyObject *Py_UNUSED(unused))
 {
@@ -413,7 +413,7 @@ static PyObject *queue_get_nowait(struct queue *self, PyObject *Py_UNUSED(unused
 
 /* ---- looking ---- */
 
-PyDoc_STRVAR(qsize_doc, "qsize()\n--\n\nNumber of objects in the queue, at this moment.");
+PyDoc_STRVAR(qsize_doc, "qsize($self, /)\n--\n\nNumber of objects in the queue, at this moment.");
 
 static PyObject *queue_qsize(struct queue *self, PyObject *Py_UNUSED(unused))
 {
@@ -423,7 +423,7 @@ static PyObject *queue_qsize(struct queue *self, PyObject *Py_UNUSED(unused))
     return PyLong_FromUnsignedLongLong(dragon_channel_count(&self->channel));
 }
 
-PyDoc_STRVAR(empty_doc, "empty()\n--\n\nTrue if nothing is in the queue, at this moment.");
+PyDoc_STRVAR(empty_doc, "empty($self, /)\n--\n\nTrue if nothing is in the queue, at this moment.");
 
 static PyObject *queue_empty(struct queue *self, PyObject *Py_UNUSED(unused))
 {
@@ -433,7 +433,7 @@ static PyObject *queue_empty(struct queue *self, PyObject *Py_UNUSED(unused))
     return PyBool_FromLong(dragon_channel_count(&self->channel) == 0);
 }
 
-PyDoc_STRVAR(full_doc, "full()\n--\n\nTrue if a put would have to wait, at this moment.");
+PyDoc_STRVAR(full_doc, "full($self, /)\n--\n\nTrue if a put would have to wait, at this moment.");
 
 static PyObject *queue_full(struct queue *self, PyObject *Py_UNUSED(unused))
 {
@@ -467,7 +467,7 @@ static PyObject *queue_poll(struct queue *self, PyObject *timeout)
 }
 
 PyDoc_STRVAR(fileno_doc,
-             "_fileno()\n--\n\n"
+             "_fileno($self, /)\n--\n\n"
              "A descriptor for select, poll and epoll that is readable while something is in the\n"
              "queue. Not to be read.\n\n"
              "Raises:\n"
@@ -484,7 +484,7 @@ static PyObject *queue_fileno(struct queue *self, PyObject *Py_UNUSED(unused))
 
 /* ---- tasks that are done ---- */
 
-PyDoc_STRVAR(task_done_doc, "_task_done()\n--\n\n"
+PyDoc_STRVAR(task_done_doc, "_task_done($self, /)\n--\n\n"
                             "Say that an object taken from the queue has been dealt with.\n\n"
                             "Raises:\n"
                             "    ValueError: more often than objects were put.");
@@ -500,7 +500,7 @@ static PyObject *queue_task_done(struct queue *self, PyObject *Py_UNUSED(unused)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(join_doc, "_join()\n--\n\nWait until all objects put have been dealt with.");
+PyDoc_STRVAR(join_doc, "_join($self, /)\n--\n\nWait until all objects put have been dealt with.");
 
 static PyObject *queue_join(struct queue *self, PyObject *Py_UNUSED(unused))
 {
@@ -522,7 +522,7 @@ static PyObject *queue_join(struct queue *self, PyObject *Py_UNUSED(unused))
 
 /* ---- closing ---- */
 
-PyDoc_STRVAR(close_doc, "close()\n--\n\n"
+PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
                         "This process will not use the queue again. What it has put stays there\n"
                         "for others.");
 
@@ -540,7 +540,7 @@ static PyObject *queue_get_closed(struct queue *self, void *Py_UNUSED(closure))
 
 /* ---- SimpleQueue: what cannot be pickled is raised, nothing times out ---- */
 
-PyDoc_STRVAR(simple_put_doc, "put(obj)\n--\n\n"
+PyDoc_STRVAR(simple_put_doc, "put($self, /, obj)\n--\n\n"
                              "Put obj into the queue; waits while the queue is full.\n\n"
                              "Raises what pickling obj raises, and OSError after close().\n\n"
                              "Source: multiprocessing.SimpleQueue.put.");
@@ -558,7 +558,7 @@ static PyObject *simple_put(struct queue *self, PyObject *const *args, Py_ssize_
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(simple_get_doc, "get()\n--\n\nTake the oldest object, waiting for one.\n\n"
+PyDoc_STRVAR(simple_get_doc, "get($self, /)\n--\n\nTake the oldest object, waiting for one.\n\n"
                              "Source: multiprocessing.SimpleQueue.get.");
 
 static PyObject *simple_get(struct queue *self, PyObject *Py_UNUSED(unused))
@@ -568,7 +568,8 @@ static PyObject *simple_get(struct queue *self, PyObject *Py_UNUSED(unused))
     return get_until(self, DRAGON_FOREVER);
 }
 
-PyDoc_STRVAR(simple_empty_doc, "empty()\n--\n\nTrue if nothing is in the queue, at this moment.");
+PyDoc_STRVAR(simple_empty_doc,
+             "empty($self, /)\n--\n\nTrue if nothing is in the queue, at this moment.");
 
 static PyObject *simple_empty(struct queue *self, PyObject *unused)
 {
@@ -576,7 +577,7 @@ static PyObject *simple_empty(struct queue *self, PyObject *unused)
 }
 
 PyDoc_STRVAR(discard_doc,
-             "_discard()\n--\n\nTake the oldest object, if there is one, and drop it.");
+             "_discard($self, /)\n--\n\nTake the oldest object, if there is one, and drop it.");
 
 static PyObject *queue_discard(struct queue *self, PyObject *Py_UNUSED(unused))
 {

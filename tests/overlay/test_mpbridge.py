@@ -1,0 +1,127 @@
+"""`dragon.mpbridge`: the classes of start method "dragon" by the names that programs know."""
+
+import importlib
+import inspect
+import multiprocessing
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import pytest
+
+#: Module -> names of its classes in the standard library, with what their constructors need.
+CLASSES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "queues": {"Queue": (), "JoinableQueue": (), "SimpleQueue": ()},
+    "synchronize": {
+        "Lock": (),
+        "RLock": (),
+        "Semaphore": (2,),
+        "BoundedSemaphore": (2,),
+        "Condition": (),
+        "Event": (),
+        "Barrier": (2,),
+    },
+    "pool": {"Pool": (1,)},
+}
+ALL = [(module, name) for module, names in CLASSES.items() for name in names]
+
+
+def pair(module: str, name: str) -> tuple[Any, Any]:
+    """The standard library's class and ours. Without effects of `import dragon` on this process."""
+    stock = importlib.import_module(f"multiprocessing.{module}")
+    ours = importlib.import_module(f"dragon_overlay.{module}")
+    return getattr(stock, name), getattr(ours, f"Dragon{name}", None) or getattr(ours, name)
+
+
+@pytest.mark.parametrize(("module", "name"), ALL)
+def test_objects_of_the_context_are_instances_of_our_class_and_the_librarys(
+    dragon: BaseContext, module: str, name: str
+) -> None:
+    stock, ours = pair(module, name)
+    made = getattr(dragon, name)(*CLASSES[module][name])
+    assert isinstance(made, ours)
+    assert isinstance(made, stock)
+    assert issubclass(ours, stock)
+    of_spawn = getattr(multiprocessing.get_context("spawn"), name)
+    if name != "Pool":  # whose workers would be started
+        assert not isinstance(of_spawn(*CLASSES[module][name]), ours)
+    else:
+        made.terminate()
+
+
+@pytest.mark.parametrize(("module", "name"), ALL)
+def test_signatures_are_the_librarys_but_that_ctx_may_be_left_out(module: str, name: str) -> None:
+    stock, ours = pair(module, name)
+    expected = inspect.signature(stock).parameters.values()
+    found = inspect.signature(ours).parameters.values()
+    assert [(p.name, p.kind) for p in found] == [(p.name, p.kind) for p in expected]
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.default == (None if theirs.name == "ctx" else theirs.default)
+
+
+METHODS = ["put", "get", "qsize", "acquire", "release", "wait", "notify", "set", "clear", "reset"]
+METHODS += ["put_nowait", "get_nowait", "close", "join", "task_done", "wait_for", "map", "apply"]
+
+
+@pytest.mark.parametrize(("module", "name"), ALL)
+def test_methods_take_the_arguments_of_the_librarys(module: str, name: str) -> None:
+    stock, ours = pair(module, name)
+    for method in METHODS:
+        if callable(getattr(stock, method, None)):
+            try:
+                found = inspect.signature(getattr(ours, method))
+            except ValueError:  # a method of a C type that has no signature
+                pytest.fail(f"{name}.{method} tells no signature")
+            expected = inspect.signature(getattr(stock, method))
+            assert list(found.parameters) == list(expected.parameters), method
+
+
+def test_each_class_has_the_name_that_programs_know(run: Any) -> None:
+    text = """
+import dragon.mpbridge.context, dragon.mpbridge.process, dragon.mpbridge.pool
+import dragon.mpbridge.queues, dragon.mpbridge.synchronize
+import multiprocessing
+context = multiprocessing.get_context("dragon")
+bridge = dragon.mpbridge
+assert isinstance(context, bridge.context.DragonContext)
+assert isinstance(context.Process(), bridge.process.DragonProcess)
+assert isinstance(context.Process(), multiprocessing.process.BaseProcess)
+with context.Pool(1) as pool:
+    assert isinstance(pool, bridge.pool.DragonPool)
+arguments = {"Barrier": (2,)}
+for module in [bridge.queues, bridge.synchronize]:
+    for name in module.__all__:
+        stock = name.removeprefix("Dragon")
+        made = getattr(context, stock)(*arguments.get(stock, ()))
+        assert type(made) is getattr(module, name), name
+        print(stock)
+"""
+    done = run(text)
+    assert (done.status, done.stderr) == (0, "")
+    assert sorted(done.stdout.split()) == sorted([*CLASSES["queues"], *CLASSES["synchronize"]])
+
+
+def test_our_classes_can_be_subclassed_by_these_names(run: Any) -> None:
+    text = """
+import dragon, multiprocessing
+from dragon.mpbridge.queues import DragonQueue
+from dragon.mpbridge.process import DragonProcess
+class Labelled(DragonQueue):
+    def __init__(self, label):
+        super().__init__(3)
+        self.label = label
+class Worker(DragonProcess):
+    def __init__(self, q):
+        super().__init__()
+        self.q = q
+    def run(self):
+        self.q.put((self.q.label, self.name))
+if __name__ == "__main__":
+    multiprocessing.set_start_method("dragon")
+    q = Labelled("label")
+    worker = Worker(q)
+    worker.start()
+    print(*q.get())
+    worker.join()
+"""
+    done = run(text)
+    assert (done.stdout, done.stderr, done.status) == ("label Worker-1\n", "", 0)
