@@ -163,6 +163,11 @@ static int read_long(struct scan *scan, char *word, enum step *step_out)
         keep_original(options, word);
         return 0;
     }
+    if (!strcmp(word, "--portable")) {
+        options->is_portable = true;
+        keep_original(options, word);
+        return 0;
+    }
     if (!strcmp(word, "--fork-server")) {
         options->is_fork_server = true;
         return 0;
@@ -272,11 +277,29 @@ static int read_words(struct scan *scan)
     return 0;
 }
 
+/* The value of a variable; NULL if it is not set or empty. */
+static const char *variable(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value ? value : NULL;
+}
+
+static int read_portable_variable(struct dragon_options *options)
+{
+    const char *value = variable("DRAGON_PORTABLE");
+    if (value && strcmp(value, "0") != 0 && strcmp(value, "1") != 0) {
+        return invalid(options, "DRAGON_PORTABLE: '%s' is neither 0 nor 1", value);
+    }
+    options->is_portable = options->is_portable || (value && *value == '1');
+    return 0;
+}
+
 static int read_environment(struct dragon_options *options)
 {
-    const char *name = getenv("DRAGON_START_METHOD");
-    if (options->start_method || !name || !*name) {
-        return 0;
+    const char *name = variable("DRAGON_START_METHOD");
+    int r = read_portable_variable(options);
+    if (r || options->start_method || !name) {
+        return r;
     }
     return check_start_method(options, name, "DRAGON_START_METHOD");
 }
@@ -319,6 +342,7 @@ void dragon_options_print_help(void)
           "       dragon command         (a file of that name is run as ./command)\n"
           "--start-method NAME : default of multiprocessing: dragon, fork, forkserver or spawn;\n"
           "                      also DRAGON_START_METHOD\n"
+          "--portable          : refuse what cannot work across machines; also DRAGON_PORTABLE=1\n"
           "--no-runtime        : open no node and start no runtime threads\n",
           stdout);
     for (const struct dragon_command *command = dragon_commands; command->name; command++) {

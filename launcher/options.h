@@ -26,6 +26,7 @@ struct dragon_options {
     enum dragon_options_action action;
     int version_detail;       /* how many -V were given */
     const char *start_method; /* default start method of multiprocessing; NULL = the stdlib's */
+    bool is_portable;         /* --portable: refuse what cannot work across machines */
     bool has_runtime;         /* false: --no-runtime */
     bool reads_environment;   /* false: -E or -I, Python ignores its variables */
     bool has_frozen_stdlib;   /* false: -X frozen_modules=off */

@@ -53,17 +53,29 @@ static PyObject *launch_find(PyObject *Py_UNUSED(self), PyObject *name)
                          (const char *)module->code, (Py_ssize_t)module->code_size_bytes);
 }
 
+/* Append item, which is consumed; *list becomes NULL if that, or what made item, failed. */
+static void append(PyObject **list, PyObject *item)
+{
+    if (!item || PyList_Append(*list, item) < 0) {
+        Py_CLEAR(*list);
+    }
+    Py_XDECREF(item);
+}
+
 PyDoc_STRVAR(child_options_doc,
              "child_options()\n--\n\n"
              "Return the dragon options that a child process needs besides --attach-node.");
 
 static PyObject *launch_child_options(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(unused))
 {
-    if (!launch_options->start_method) {
-        return PyList_New(0);
+    PyObject *options = PyList_New(0);
+    if (options && launch_options->start_method) {
+        append(&options, PyUnicode_FromFormat("--start-method=%s", launch_options->start_method));
     }
-    PyObject *option = PyUnicode_FromFormat("--start-method=%s", launch_options->start_method);
-    return option ? Py_BuildValue("[N]", option) : NULL;
+    if (options && launch_options->is_portable) {
+        append(&options, PyUnicode_FromString("--portable"));
+    }
+    return options;
 }
 
 PyDoc_STRVAR(seed_doc, "seed()\n--\n\n"
@@ -126,6 +138,9 @@ static int launch_exec(PyObject *module)
     }
     bool is_child = launch_options->attach_fd >= 0 || launch_options->is_fork_server;
     if (add_constant(module, "is_child", PyBool_FromLong(is_child)) < 0) {
+        return -1;
+    }
+    if (add_constant(module, "is_portable", PyBool_FromLong(launch_options->is_portable)) < 0) {
         return -1;
     }
     if (add_constant(module, "adopting", dragon_adoption_new()) < 0) {

@@ -9,6 +9,7 @@ class Adoption:
 adopting: Adoption
 start_method: str | None
 version: str
+is_portable: bool  # --portable
 is_child: bool  # started by dragon's own start method, or to fork such
 
 def find(name: str, /) -> tuple[str, bool, bytes, bytes] | None: ...

@@ -171,6 +171,10 @@ def install(module: ModuleType, default_method: str | None = None) -> None:
         if default_method not in contexts:
             raise ValueError(f"cannot find context for {default_method!r}")
         module._default_context._default_context = contexts[default_method]
+    if _dragon_launch.is_portable:
+        from dragon_overlay import portable
+
+        portable.install(module.reduction)
     if _is_announced or default_method == "dragon":
         _prepare_to_start()
 

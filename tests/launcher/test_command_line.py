@@ -39,7 +39,13 @@ def test_version_after_the_program_is_the_programs(dragon: Dragon) -> None:
 def test_help_shows_dragons_options_and_then_pythons(dragon: Dragon, words: list[str]) -> None:
     outcome = dragon(*words)
     own, python = outcome.stdout.split("Everything else is Python's:\n")
-    for word in ("--start-method NAME", "--no-runtime", "command doctor", "./command"):
+    for word in (
+        "--start-method NAME",
+        "--portable",
+        "--no-runtime",
+        "command doctor",
+        "./command",
+    ):
         assert word in own
     assert "--attach-node" not in own
     assert own.startswith("usage: dragon ")
