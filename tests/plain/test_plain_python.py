@@ -27,12 +27,42 @@ print([name for name in sys.modules if name.startswith("dragon_overlay")])
     assert (done.stdout, done.stderr) == ("0.1.0 ['fork', 'spawn', 'forkserver']\n[]\n", "")
 
 
-@pytest.mark.parametrize("call", ["set_start_method", "get_context"])
-@pytest.mark.parametrize("first", ["import dragon", ""])
-def test_asking_for_the_start_method_is_a_value_error(call: str, first: str) -> None:
-    done = run(f"{first}\nimport multiprocessing\nmultiprocessing.{call}('dragon')")
+CALLS = ["multiprocessing.set_start_method('dragon')", "multiprocessing.get_context('dragon')"]
+CALLS += ["multiprocessing.get_context('spawn').get_context('dragon')"]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    "imports", ["import dragon, multiprocessing", "import multiprocessing, dragon"]
+)
+def test_asking_for_the_start_method_says_in_one_line_how_to_get_it(
+    call: str, imports: str
+) -> None:
+    done = run(f"{imports}\n{call}")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("ValueError: cannot find context for 'dragon'")
+    assert done.stderr.splitlines()[-1] == (
+        "ValueError: cannot find context for 'dragon': the start method is part of the dragon "
+        "executable; run the program with `dragon` in place of `python3`"
+    )
+    assert done.stderr.count("Traceback") == 1
+
+
+def test_a_program_that_asks_in_vain_can_go_on_with_another_method() -> None:
+    done = run("""
+import dragon, multiprocessing
+try:
+    multiprocessing.set_start_method("dragon")
+except ValueError:
+    print(multiprocessing.get_start_method(allow_none=True))
+    multiprocessing.set_start_method("spawn")
+print(multiprocessing.get_start_method())
+""")
+    assert (done.stdout, done.stderr) == ("None\nspawn\n", "")
+
+
+def test_without_the_import_the_library_speaks() -> None:
+    done = run("import multiprocessing\nmultiprocessing.set_start_method('dragon')")
+    assert done.stderr.splitlines()[-1] == "ValueError: cannot find context for 'dragon'"
 
 
 def test_stock_multiprocessing_is_untouched() -> None:
