@@ -100,12 +100,16 @@ def _embedded_spec(name: str) -> ModuleSpec | None:
 def _completed_spec(
     name: str, path: "Sequence[str] | None", target: "ModuleType | None"
 ) -> ModuleSpec | None:
-    """Find a module of the standard library as ever, and complete it once it has been loaded."""
-    for finder in sys.meta_path:
+    """Find a module of the standard library as ever, and complete it once it has been loaded.
+
+    Finders before ours have been asked, and one of them may be asking us.
+    """
+    finders = sys.meta_path
+    if EmbeddedFinder in finders:
+        finders = finders[finders.index(EmbeddedFinder) + 1 :]
+    for finder in finders:
         find_spec = getattr(finder, "find_spec", None)
-        if finder is EmbeddedFinder or find_spec is None:
-            continue
-        spec: ModuleSpec | None = find_spec(name, path, target)
+        spec: ModuleSpec | None = find_spec(name, path, target) if find_spec else None
         if spec is not None and spec.loader is not None:
             _call_after_exec(spec.loader, _COMPLETED[name])
             return spec

@@ -207,6 +207,25 @@ def test_mpi4py_is_not_even_tried(tmp_path: Path, load: Serve) -> None:
     assert not (tmp_path / "tried").exists()
 
 
+@pytest.mark.parametrize("load", ["load", "load_at_once"])
+def test_a_module_that_dragon_completes_is_loaded_and_looked_for_once(
+    tmp_path: Path, load: str
+) -> None:
+    text = """
+class Counting:
+    asked = []
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        cls.asked.append(name)
+sys.meta_path.insert(1, Counting)
+name = "concurrent.futures.process"
+preload.{load}([name])
+is_completed = forked(lambda: hasattr(sys.modules[name]._SafeQueue.put, "__wrapped__"))
+tell([is_completed, Counting.asked.count(name)])
+"""
+    assert serve(tmp_path, text.format(load=load)) == [True, 1]
+
+
 def test_a_module_does_not_take_the_place_of_a_function_of_its_name(tmp_path: Path) -> None:
     files = {"lib/__init__.py": "from lib._run import run", "lib/_run.py": "def run(): return 5"}
     write_tree(tmp_path / "site-packages", files | {"lib/run.py": ""})

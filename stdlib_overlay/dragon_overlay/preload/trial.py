@@ -235,7 +235,7 @@ class Output:
 
 
 class Guard:
-    """First entry of ``sys.meta_path``: finds as the others do, but some modules do not load."""
+    """First entry of ``sys.meta_path``: finds as those after it do; some modules do not load."""
 
     def __init__(self, excluded: Callable[[str], str], refuse: Callable[[str], None]) -> None:
         self._excluded = excluded
@@ -256,11 +256,9 @@ class Guard:
         return spec
 
     def _ask(self, name: str, path: Any, target: Any) -> ModuleSpec | None:
-        for finder in sys.meta_path:
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
             find_spec = getattr(finder, "find_spec", None)
-            if finder is self or find_spec is None:
-                continue
-            spec: ModuleSpec | None = find_spec(name, path, target)
+            spec: ModuleSpec | None = find_spec(name, path, target) if find_spec else None
             if spec is not None:
                 return spec
         return None
