@@ -75,12 +75,14 @@ def reduce_array(array: Any) -> tuple[Any, ...]:
 
     Large arrays go out of band and arrive as views of shared memory. Small ones travel as their
     bytes and arrive owning their data, so that ``resize`` works on them. Read-only ones do so at
-    any size: out of band they would arrive read-only, and the standard library's do not.
+    any size: out of band they would arrive read-only, and the standard library's do not. So do
+    those of the other byte order, which arrive in this machine's.
     """
-    if array.nbytes < _LARGE_BYTES or not array.flags.writeable:
-        reduced: tuple[Any, ...] = array.__reduce__()
+    is_large = array.nbytes >= _LARGE_BYTES
+    if is_large and array.flags.writeable and array.dtype.isnative:
+        reduced: tuple[Any, ...] = array.__reduce_ex__(5)
     else:
-        reduced = array.__reduce_ex__(5)
+        reduced = array.__reduce__()
     return reduced
 
 

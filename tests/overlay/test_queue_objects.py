@@ -449,7 +449,7 @@ def test_an_array_comes_out_as_it_went_in(ctx: BaseContext, name: str) -> None:
     received = passed(ctx, array)
     assert type(received) is type(array)
     # numpy's own pickles may turn the byte order into the machine's.
-    assert received.dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
+    assert received.dtype == pickle.loads(pickle.dumps(array)).dtype
     assert received.shape == array.shape
     assert numpy.array_equal(received, array)
 
