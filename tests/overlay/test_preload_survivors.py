@@ -1,8 +1,10 @@
 """Packages that start threads when imported and survive a fork: rules.SURVIVE_FORK, one by one."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from overlay_support import Outcome
 from preload_support import serve
 
 from dragon_overlay.preload.rules import SURVIVE_FORK
@@ -52,3 +54,34 @@ def test_forked_children_and_the_server_go_on_computing(tmp_path: Path, name: st
     # More threads than cores: the library starts them on any machine.
     told = serve(tmp_path, text, OPENBLAS_NUM_THREADS="4", OMP_NUM_THREADS="4")
     assert told == [[0] * 4, EXPECTED] * 2
+
+
+#: The fork server waits for the import, but not for ever; a later child finds it done.
+PROGRAM = """
+import sys
+was_loaded = {name!r} in sys.modules
+{product}
+import multiprocessing, time
+def child(results):
+    results.put((was_loaded, product()))
+if __name__ == "__main__":
+    multiprocessing.set_start_method("dragon")
+    results = multiprocessing.Queue()
+    deadline, was_loaded = time.monotonic() + 20, False
+    while not was_loaded and time.monotonic() < deadline:
+        process = multiprocessing.Process(target=child, args=(results,))
+        process.start()
+        was_loaded, answer = results.get()
+        process.join()
+    print(was_loaded, answer)
+"""
+
+
+@pytest.mark.parametrize("name", sorted(PRODUCTS))
+def test_children_of_a_program_that_imports_it_find_it_loaded(
+    run: Callable[..., Outcome], name: str
+) -> None:
+    pytest.importorskip(name)
+    text = PROGRAM.format(name=name, product=PRODUCTS[name])
+    threads = {"OPENBLAS_NUM_THREADS": "4", "OMP_NUM_THREADS": "4"}
+    assert run(text, env=threads) == (f"True {EXPECTED}\n", "", 0)

@@ -11,19 +11,22 @@ from typing import NamedTuple
 #: How long threads that have been told to end may take to be gone from /proc.
 ENDING_THREADS_S = 0.2
 
+#: Signals 32 and 33, of the threads of the C library, which handles them from the first thread on.
+_OF_C_LIBRARY = 0b11 << 31
+
 
 class Traces(NamedTuple):
     """The state of this process, in so far as a fork has trouble with it.
 
     Attributes:
         descriptors: number and target of each open one.
-        signals: the lines of /proc about ignored, caught and blocked ones.
+        signals: the sets of blocked, ignored and caught ones, but for the C library's own.
         handlers: what Python calls for each signal.
         shared_maps: writable memory that a forked process would share, not copy.
     """
 
     descriptors: frozenset[tuple[int, str]]
-    signals: tuple[str, ...]
+    signals: tuple[int, ...]
     handlers: tuple[object, ...]
     shared_maps: frozenset[str]
 
@@ -95,9 +98,10 @@ def _descriptors() -> frozenset[tuple[int, str]]:
     return frozenset(found)
 
 
-def _signals() -> tuple[str, ...]:
+def _signals() -> tuple[int, ...]:
     with open("/proc/self/status") as status:
-        return tuple(line for line in status if line.startswith(("SigBlk", "SigIgn", "SigCgt")))
+        lines = [line for line in status if line.startswith(("SigBlk", "SigIgn", "SigCgt"))]
+    return tuple(int(line.split()[1], 16) & ~_OF_C_LIBRARY for line in lines)
 
 
 def _handlers() -> tuple[object, ...]:
