@@ -102,9 +102,8 @@ def draw():
     assert drawn == [drawn[0]] * len(drawn)
 
 
-def test_torchs_generator_is_renewed(tmp_path: Path) -> None:
-    # Not the real one: what is used of torch is this much of its documented interface.
-    source = """
+# Not the real one: what is used of torch is this much of its documented interface.
+TORCH = """
 import random
 class Generator:
     def __init__(self):
@@ -116,9 +115,47 @@ class Generator:
         return self._seed
 default_generator = Generator()
 """
-    write_tree(tmp_path, {"site-packages/torch.py": source})
+
+
+def test_torchs_generator_is_renewed(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"site-packages/torch.py": TORCH})
     draw = "def draw():\n    import torch\n    return torch.default_generator.initial_seed()"
     assert all_different(draws(tmp_path, ["torch"], draw))
+
+
+AT_ONCE = """
+saved = os.dup(1)  # standard output leads elsewhere once it has failed
+try:
+    preload.load_at_once(["lib"])
+except preload.SpoiledError as error:
+    os.write(saved, f'"{error}"'.encode())
+else:
+    tell([forked(lambda: sys.modules["lib"].draw()) for _ in range(4)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "package"),
+    [
+        ("from torch import default_generator as own\ndraw = own.initial_seed", "torch"),
+        ("from numpy.random import rand as draw, mtrand\nown = mtrand._rand", "numpy"),
+    ],
+)
+def test_generators_that_are_seeded_by_chance_need_no_trial(
+    tmp_path: Path, source: str, package: str
+) -> None:
+    if package == "torch":
+        write_tree(tmp_path, {"site-packages/torch.py": TORCH})
+    else:
+        pytest.importorskip(package)
+    write_tree(tmp_path, {"site-packages/lib.py": source})
+    assert all_different(serve(tmp_path, AT_ONCE))
+
+
+def test_a_generator_of_which_nothing_is_known_needs_a_trial(tmp_path: Path) -> None:
+    source = "import random, torch\nown = random.Random()"
+    write_tree(tmp_path, {"site-packages/lib.py": source, "site-packages/torch.py": TORCH})
+    assert serve(tmp_path, AT_ONCE) == "it has a random generator"
 
 
 def test_objects_that_act_when_looked_at_are_not_woken(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dragon_overlay.preload.trial import (
 
 #: Generators that their modules seed from the operating system. Of any other, only a comparison of
 #: two processes could tell.
-_SEEDED_ANEW = {"numpy.random.mtrand._rand", "numpy.random._rand"}
+_SEEDED_ANEW = {"numpy.random.mtrand._rand", "torch.default_generator"}
 
 
 def import_all(names: Sequence[str], excluded: Callable[[str], str]) -> str:
@@ -49,7 +49,7 @@ def import_all(names: Sequence[str], excluded: Callable[[str], str]) -> str:
     new = set(sys.modules) - known
     if refused:
         return refused[0]
-    if set(state.places(new)) - _SEEDED_ANEW:
+    if state.has_others(new, _SEEDED_ANEW):
         return "it has a random generator"
     reason = reason_of_threads(threads, new) or traces.difference(before, traces.look())
     if reason or traces.has_children():

@@ -7,7 +7,7 @@ import pickle
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, NamedTuple
 
 
@@ -45,9 +45,16 @@ def marks(modules: Iterable[str]) -> dict[str, int]:
     return {place: _mark(kind, generator) for place, kind, generator in _generators(modules)}
 
 
-def places(modules: Iterable[str]) -> list[str]:
-    """Name the random generators among the global variables of modules: "module.variable"."""
-    return [place for place, _, _ in _generators(set(modules) - _seen)]
+def has_others(modules: Iterable[str], places: Container[str]) -> bool:
+    """Ask for random generators among the global variables of modules, but for known ones.
+
+    Args:
+        modules: names of imported modules.
+        places: of the known ones, as "module.variable"; whichever other names they have, too.
+    """
+    found = _generators(set(modules) - _seen)
+    known = {id(generator) for place, _, generator in found if place in places}
+    return any(id(generator) not in known for _, _, generator in found)
 
 
 def keep(modules: Iterable[str], other_marks: dict[str, int]) -> None:
