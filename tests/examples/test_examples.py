@@ -11,53 +11,25 @@ import importlib.util
 import os
 import random
 import re
-import signal
 import subprocess
-import time
-import uuid
 import zlib
 from array import array
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from whole_run import run_whole, shared_memory_names, wait_until_empty
 
 REPO = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((REPO / "examples").glob("[0-9][0-9]_*.py"))
 DRAGON = Path(os.environ.get("DRAGON_EXE", REPO / "build" / "dragon")).absolute()
 PYTHON = Path("/usr/bin/python3.11")
 RUN_LIMIT_S = 60
-END_LIMIT_S = 3  # the last process may end this long after the program
 
 Start = Callable[..., subprocess.CompletedProcess[str]]  # (number, *arguments): run an example
 
 
 # Running a program and looking at what it leaves
-
-
-def shared_memory_names() -> set[str]:
-    """Return the names now in /dev/shm."""
-    return set(os.listdir("/dev/shm"))
-
-
-def processes_of(tag: str) -> list[int]:
-    """Return the living processes that inherited EXAMPLE_RUN=tag in their environment."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"EXAMPLE_RUN={tag}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-        except OSError:  # ended meanwhile, or another user's
-            continue
-    return found
-
-
-def wait_until_empty(remaining: Callable[[], object]) -> object:
-    """Ask remaining() until it returns something empty or END_LIMIT_S passes; return it."""
-    deadline = time.monotonic() + END_LIMIT_S
-    while (left := remaining()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return left
 
 
 def run(command: list[str | Path], **environment: str) -> subprocess.CompletedProcess[str]:
@@ -67,24 +39,10 @@ def run(command: list[str | Path], **environment: str) -> subprocess.CompletedPr
         command: the program and its arguments.
         environment: variables to add to this process's.
     """
-    tag = uuid.uuid4().hex
     environ = {k: v for k, v in os.environ.items() if k != "DRAGON_START_METHOD"}
-    environ |= {"EXAMPLE_RUN": tag} | environment
     before = shared_memory_names()
-    try:
-        done = subprocess.run(
-            command,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=RUN_LIMIT_S,
-        )
-        assert not wait_until_empty(lambda: processes_of(tag)), "processes are left"
-        assert not wait_until_empty(lambda: shared_memory_names() - before), "/dev/shm"
-    finally:
-        for pid in processes_of(tag):
-            os.kill(pid, signal.SIGKILL)
+    done = run_whole(command, environ | environment, RUN_LIMIT_S)
+    assert not wait_until_empty(lambda: shared_memory_names() - before), "/dev/shm"
     return done
 
 
