@@ -6,11 +6,15 @@
 
 #include "memory/pool.h"
 
+#include <errno.h>
 #include <string.h>
 #include <structmember.h>
 
 /* What _export gives: a flag (does the message carry a use?) and a handle. */
 #define EXPORT_BYTES (1 + sizeof(struct dragon_handle))
+
+/* States from this size on are zeroed without the GIL. */
+#define LARGE_BYTES 65536
 
 /*
  * All open objects of this process. Guarded by the GIL. A process made by
@@ -46,19 +50,38 @@ int dragon_py_object_create(struct dragon_py_object *self, uint32_t kind, uint64
     return pool ? dragon_py_object_create_in(self, pool, kind, state_bytes, fini, what) : -1;
 }
 
+static int raise_no_room(struct dragon_py_object *self, struct dragon_pool *pool,
+                         uint64_t state_bytes, int r, const char *what)
+{
+    struct dragon_py_state *state = dragon_py_state_of(Py_TYPE(self));
+
+    if (r == DRAGON_POOL_FULL)
+        dragon_py_raise_pool_full(state, pool, state_bytes, what);
+    else if (r == -ENOMEM || r == -ENOSPC)
+        dragon_py_raise_no_memory(state, pool, state_bytes, r, what);
+    else
+        dragon_py_raise(state, r, what);
+    return -1;
+}
+
 int dragon_py_object_create_in(struct dragon_py_object *self, struct dragon_pool *pool,
                                uint32_t kind, uint64_t state_bytes, dragon_object_fini fini,
                                const char *what)
 {
+    struct dragon_object object;
     int r;
 
-    dragon_py_object_release(self); /* __init__ may be called twice */
-    r = dragon_object_create(pool, kind, state_bytes, &self->object);
-    if (r != 0) {
-        self->object.state = NULL;
-        dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, what);
-        return -1;
+    if (state_bytes < LARGE_BYTES) {
+        r = dragon_object_create(pool, kind, state_bytes, &object);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_object_create(pool, kind, state_bytes, &object);
+        Py_END_ALLOW_THREADS
     }
+    dragon_py_object_release(self); /* __init__ may be called twice */
+    if (r != 0)
+        return raise_no_room(self, pool, state_bytes, r, what);
+    self->object = object;
     self->fini = fini;
     enlist(self);
     return 0;
