@@ -9,32 +9,41 @@ from typing import Any
 import _dragon
 
 
-def export(shared_object: _dragon.Object) -> bytes:
-    """The name of a shared object, for the process or the message that is being made.
-
-    Returns:
-        bytes for the ``_attach`` of the same type, in a process of the same program.
+def carrier(obj: Any) -> Any:
+    """What obj is to travel with: the Popen of a process that is being made; None: a message.
 
     Raises:
         RuntimeError: nothing is being made that could carry it, as in the standard library;
             or a process of another start method is being started.
     """
     popen = get_spawning_popen()
-    name = type(shared_object).__name__
-    if popen is not None:
-        keep = getattr(popen, "keep", None)
-        if keep is None:
+    name = type(obj).__name__
+    if popen is None:
+        if not _dragon.is_exporting():
             raise RuntimeError(
-                f"{name} objects of start method 'dragon' cannot be given to a process of start "
-                f"method {popen.method!r}: make them with get_context({popen.method!r})"
+                f"{name} objects should only be shared between processes through inheritance"
             )
-        keep(shared_object)
-        return shared_object._export(False)
-    if _dragon.is_exporting():
-        return shared_object._export(True)
-    raise RuntimeError(
-        f"{name} objects should only be shared between processes through inheritance"
-    )
+    elif not hasattr(popen, "keep"):
+        method = popen.method
+        raise RuntimeError(
+            f"{name} objects of start method 'dragon' cannot be given to a process of start "
+            f"method {method!r}: make them with get_context({method!r})"
+        )
+    return popen
+
+
+def export(shared_object: _dragon.Object) -> bytes:
+    """The name of a shared object, for the process or the message that is being made.
+
+    Returns:
+        bytes for the ``_attach`` of the same type, in a process of the same program.
+
+    Raises: as ``carrier``.
+    """
+    popen = carrier(shared_object)
+    if popen is not None:
+        popen.keep(shared_object)
+    return shared_object._export(popen is None)
 
 
 class Shared:
