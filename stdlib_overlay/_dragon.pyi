@@ -303,6 +303,79 @@ class Barrier(Object):
     def abort(self) -> None:
         """Break it: who waits, now or later, gets BrokenBarrierError."""
 
+# ---- shared ctypes ----
+
+class SharedBuffer(Object):
+    """Memory in the pool, until its last user has ended. ValueError until `_create`, `_attach`."""
+
+    @property
+    def _size(self) -> int:
+        """In bytes."""
+
+    def _create(self, size: int, /) -> None:
+        """Take size bytes of the pool, zeroed. ValueError: negative, or has some; PoolFull."""
+
+    def _attach(self, state: bytes, size: int, /) -> None:
+        """Use size bytes of the memory that `_export` named. ValueError: has some; StaleHandle."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+
+class SynchronizedBase:
+    """A ctypes object and a lock that is held around each access to it."""
+
+    def __init__(self, obj: Any, lock: _Lock, code: str, is_plain: bool, /) -> None:
+        """Put them together, once.
+
+        code: of the numbers that obj consists of, as in the module struct, to have them read and
+        written in C if they are in a SharedBuffer; " ": none. is_plain: the lock's methods are
+        those of SemLock.
+        """
+
+    @property
+    def _obj(self) -> Any:
+        """The ctypes object."""
+
+    @property
+    def _lock(self) -> Any:
+        """The lock."""
+
+    def get_obj(self) -> Any:
+        """Return the ctypes object."""
+
+    def get_lock(self) -> Any:
+        """Return the lock."""
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        """Acquire the lock."""
+
+    def release(self) -> None:
+        """Release the lock."""
+
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+        /,
+    ) -> None: ...
+
+class SynchronizedValue(SynchronizedBase):
+    """Base of the overlay's Synchronized."""
+
+    value: Any
+
+class SynchronizedArray(SynchronizedBase):
+    """Base of the overlay's SynchronizedArray."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+    def __setitem__(self, key: Any, value: Any, /) -> None: ...
+
+def synchronized_property(name: str, /) -> property:
+    """Make a property of a SynchronizedBase: its object's attribute, under the lock."""
+
 # ---- memory. These cannot be instantiated: each says who makes it ----
 
 @final

@@ -256,11 +256,11 @@ static int add_exceptions(PyObject *module)
 static int module_exec(PyObject *module)
 {
     static int (*const adders[])(PyObject *) = {
-        add_exceptions,      dragon_py_object_add,    dragon_py_block_add,
-        dragon_py_codec_add, dragon_py_queue_add,     dragon_py_semaphore_add,
-        dragon_py_event_add, dragon_py_condition_add, dragon_py_barrier_add,
-        dragon_py_pool_add,  dragon_py_channel_add,   dragon_py_channel_set_add,
-        dragon_py_lock_add,
+        add_exceptions,      dragon_py_object_add,        dragon_py_block_add,
+        dragon_py_codec_add, dragon_py_queue_add,         dragon_py_semaphore_add,
+        dragon_py_event_add, dragon_py_condition_add,     dragon_py_barrier_add,
+        dragon_py_pool_add,  dragon_py_channel_add,       dragon_py_channel_set_add,
+        dragon_py_lock_add,  dragon_py_shared_buffer_add, dragon_py_synchronized_add,
     };
 
     for (size_t i = 0; i < sizeof adders / sizeof adders[0]; i++)
@@ -282,6 +282,8 @@ static int module_exec(PyObject *module)
     DO(allocation_type);                                                                           \
     DO(channel_type);                                                                              \
     DO(lock_type);                                                                                 \
+    DO(shared_buffer_type);                                                                        \
+    DO(synchronized_type);                                                                         \
     DO(queue_full);                                                                                \
     DO(queue_empty);                                                                               \
     DO(pool_full);                                                                                 \

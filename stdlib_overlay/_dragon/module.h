@@ -27,7 +27,9 @@ struct dragon_py_state {
     PyTypeObject *allocation_type;
     PyTypeObject *channel_type;
     PyTypeObject *lock_type;
-    PyObject *queue_full; /* queue.Full, queue.Empty; NULL until first used */
+    PyTypeObject *shared_buffer_type;
+    PyTypeObject *synchronized_type; /* base of the others in synchronized.c */
+    PyObject *queue_full;            /* queue.Full, queue.Empty; NULL until first used */
     PyObject *queue_empty;
     PyObject *pool_full;    /* _dragon.PoolFull, a MemoryError */
     PyObject *stale_handle; /* _dragon.StaleHandle, an OSError */
@@ -70,6 +72,8 @@ int dragon_py_pool_add(PyObject *module);
 int dragon_py_channel_add(PyObject *module);
 int dragon_py_lock_add(PyObject *module);
 int dragon_py_channel_set_add(PyObject *module);
+int dragon_py_shared_buffer_add(PyObject *module);
+int dragon_py_synchronized_add(PyObject *module);
 
 /* queue.Full and queue.Empty. Borrowed, or NULL with an exception. */
 PyObject *dragon_py_queue_full(struct dragon_py_state *state);

@@ -24,6 +24,7 @@ from dragon_overlay.process import DragonProcess
 #: What multiprocessing offers as functions and what must follow the current start method. The
 #: standard library binds these names to the default context, where they would make stock objects.
 _DISPATCHED = (
+    "Array",
     "Barrier",
     "BoundedSemaphore",
     "Condition",
@@ -33,8 +34,11 @@ _DISPATCHED = (
     "Pool",
     "Queue",
     "RLock",
+    "RawArray",
+    "RawValue",
     "Semaphore",
     "SimpleQueue",
+    "Value",
 )
 
 #: Set by the program's own ``import dragon``.
@@ -110,6 +114,26 @@ class DragonContext(_stock.BaseContext):
         from dragon_overlay.queues import SimpleQueue
 
         return SimpleQueue(ctx=self.get_context())
+
+    def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
+        from dragon_overlay.sharedctypes import RawValue
+
+        return RawValue(typecode_or_type, *args)
+
+    def RawArray(self, typecode_or_type: Any, size_or_initializer: Any) -> Any:
+        from dragon_overlay.sharedctypes import RawArray
+
+        return RawArray(typecode_or_type, size_or_initializer)
+
+    def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:
+        from dragon_overlay.sharedctypes import Value
+
+        return Value(typecode_or_type, *args, lock=lock)
+
+    def Array(self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True) -> Any:
+        from dragon_overlay.sharedctypes import Array
+
+        return Array(typecode_or_type, size_or_initializer, lock=lock)
 
     def Pool(
         self,
