@@ -57,6 +57,7 @@ def outcome(operation: Operation, ctx: Any) -> str:
         return repr(operation(ctx))
     except (
         ArithmeticError,
+        AssertionError,
         AttributeError,
         LookupError,
         RuntimeError,

@@ -4,6 +4,7 @@
     gate.py --dragon build/dragon --update      ... and add what newly passes to passing.txt
     gate.py --dragon build/dragon --stock fork  stock methods must pass what they pass in python3
 
+What the suites test must be dragon's own (OWN), not the standard library's in dragon processes.
 passing.txt holds the tests that must pass, one `suite Class.test` a line. It may only grow. The
 closing line counts these tests; those not yet expected to pass are in the score only.
 """
@@ -23,6 +24,12 @@ SUITES = ("mp", "main_handling", "futures", "primitives")
 TEST_TIMEOUT_S = 100  # the slowest takes 6 s under spawn on an idle machine
 SUITE_TIMEOUT_S = 900
 
+#: What of multiprocessing is made by dragon's own classes, through the context and the module.
+OWN = (
+    *("Process", "Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"),
+    *("Queue", "JoinableQueue", "SimpleQueue", "Value", "Array", "Pool"),
+)
+
 Outcomes = dict[str, str]  # "Class.test" -> "passed", "skipped", "failed", "timeout", ...
 
 
@@ -30,6 +37,11 @@ def read_names(path: Path) -> set[str]:
     """Read a list of names, one a line, '#' starts a comment."""
     lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
     return {line for line in lines if line}
+
+
+def record_of(results: Path, method: str, suite: str) -> Path:
+    """The file with the record of a suite's run."""
+    return results / f"stdlib-{method}-{suite}.json"
 
 
 def run_suite(dragon: Path, method: str, suite: str, results: Path) -> Outcomes:
@@ -44,7 +56,7 @@ def run_suite(dragon: Path, method: str, suite: str, results: Path) -> Outcomes:
     Returns:
         Outcomes: Empty if the suite could not be run at all.
     """
-    record = results / f"stdlib-{method}-{suite}.json"
+    record = record_of(results, method, suite)
     record.unlink(missing_ok=True)
     command = [sys.executable, "-I", str(HERE / "run_mp_suite.py"), "--python", str(dragon)]
     command += ["--method", method, "--suite", suite, "--test-timeout", str(TEST_TIMEOUT_S)]
@@ -68,6 +80,21 @@ def report_leaks(suite: str, classes: dict[str, dict[str, list[str]]]) -> None:
         for what, left in (("process", record["leaked"]), ("/dev/shm entry", record["shm"])):
             for one in left:
                 print(f"  left by {suite} {name}: {what} {one[:100]}")
+
+
+def foreign(provenance: dict[str, dict[str, str]]) -> list[str]:
+    """What should be dragon's and is not.
+
+    Args:
+        provenance: for each name the class that was made through the context, and the module.
+    """
+    found = []
+    for name in OWN:
+        for maker, cls in provenance[name].items():
+            # multiprocessing.Process is always the stock class, and defers to the context's.
+            if not cls.startswith("dragon") and (maker, name) != ("module", "Process"):
+                found.append(f"{maker}.{name} is {cls}")
+    return found
 
 
 def passes(outcomes: Outcomes) -> set[str]:
@@ -144,7 +171,14 @@ def gate_dragon(dragon: Path, results: Path, suites: list[str], update: bool) ->
     elif gained:
         print(f"{len(gained)} tests pass that passing.txt does not name (gate.py --update adds):")
         print("\n".join(f"  {name}" for name in sorted(gained)[:10]))
-    return judge(expected, outcomes)
+    not_own = []
+    record = record_of(results, "dragon", "mp")
+    if "mp" in suites and record.exists():
+        document = json.loads(record.read_text(encoding="utf-8"))
+        not_own = foreign(document["meta"]["info"]["provenance"])
+    for one in not_own:
+        print(f"NOT OWN {one}")
+    return judge(expected, outcomes) or int(bool(not_own))
 
 
 def gate_stock(dragon: Path, results: Path, method: str) -> int:
