@@ -150,10 +150,17 @@ def _add_by_value(futures: "ModuleType") -> None:
     install(futures)
 
 
+def _follow_context(sharedctypes: "ModuleType") -> None:
+    from dragon_overlay.sharedctypes_functions import install
+
+    install(sharedctypes)
+
+
 #: Modules of the standard library that are completed, and what does it.
 _COMPLETED = {
     "multiprocessing.context": _add_start_method,
     "multiprocessing.connection": _add_waiting,
+    "multiprocessing.sharedctypes": _follow_context,
     "concurrent.futures.process": _add_by_value,
 }
 

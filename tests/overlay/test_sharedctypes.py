@@ -207,6 +207,33 @@ for method in ("spawn", "dragon"):
     ]
 
 
+def test_the_functions_of_the_module_follow_the_start_method_too(run: Any) -> None:
+    text = """
+import multiprocessing as m
+from multiprocessing.sharedctypes import *
+from multiprocessing import sharedctypes
+def makers():
+    value, array, raw = Value("i", 1), Array("i", 2), RawArray("i", 2)
+    locked, copied = synchronized(RawValue("i", 3)), copy(raw)
+    objects = [value, array, locked, raw._wrapper, copied._wrapper, value.get_obj()._wrapper]
+    return {type(o).__module__.partition(".")[0] for o in objects}
+RawValue("i")
+assert m.get_start_method(allow_none=True) is None
+before = makers()
+m.set_start_method("dragon", force=True)
+stock = m.get_context("spawn")
+value, raw = stock.Value("i"), stock.RawArray("i", 2)
+print(before, makers())
+print(*(type(o).__module__ for o in (value, value.get_obj()._wrapper, raw._wrapper)))
+print(type(Value("i", ctx=stock)).__module__, type(Value("i", ctx=m)).__module__, Value.__module__)
+"""
+    assert run(text).stdout.splitlines() == [
+        "{'multiprocessing'} {'dragon_overlay'}",
+        "multiprocessing.sharedctypes multiprocessing.heap multiprocessing.heap",
+        "multiprocessing.sharedctypes dragon_overlay.sharedctypes multiprocessing.sharedctypes",
+    ]
+
+
 # ---- other processes ----
 
 
