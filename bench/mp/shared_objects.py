@@ -29,9 +29,17 @@ def shared_ctypes(context: Any, recorder: Recorder) -> None:
         for _ in range(n):
             raw_value.value += 1
 
+    def write(n: int) -> None:
+        for _ in range(n):
+            value.value = 1
+
     def item(n: int) -> None:
         for _ in range(n):
             array[7]
+
+    def set_item(n: int) -> None:
+        for _ in range(n):
+            array[7] = 1.0
 
     def all_items(n: int) -> None:
         for _ in range(n):
@@ -50,9 +58,11 @@ def shared_ctypes(context: Any, recorder: Recorder) -> None:
             context.Array("d", 131072)
 
     recorder.time_us("value.read", read)
+    recorder.time_us("value.write", write)
     recorder.time_us("value.locked_add", add)
     recorder.time_us("rawvalue.add", add_raw)
     recorder.time_us("array.getitem", item)
+    recorder.time_us("array.setitem", set_item)
     recorder.time_us("array.slice4096", all_items)
     recorder.time_us("rawarray.setitem", set_raw)
     recorder.time_us("create.value", make_value, most=20_000)

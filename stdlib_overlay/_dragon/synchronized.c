@@ -469,6 +469,8 @@ static PyType_Spec value_spec = {
 
 /* ---- an array ---- */
 
+/* Its Python subclass is a sequence, and iterated, through these methods. */
+
 static Py_ssize_t array_length(PyObject *op)
 {
     struct synchronized *self = usable(op);
@@ -478,52 +480,65 @@ static Py_ssize_t array_length(PyObject *op)
 
 /* Where the item of that index is, counted from the end if it is negative. NULL:
  * not a number in memory, or no such item; then ctypes knows what to do. */
-static void *item_at(struct synchronized *self, Py_ssize_t index)
-{
-    if (index < 0)
-        index += self->parts.n_items;
-    if (!self->parts.code || index < 0 || index >= self->parts.n_items)
-        return NULL;
-    return self->parts.items + (size_t)index * code_size(self->parts.code);
-}
-
-static void *item_of(struct synchronized *self, PyObject *key)
+static void *item_of(struct parts *parts, PyObject *key)
 {
     Py_ssize_t index;
 
-    if (!self->parts.code || !PyLong_CheckExact(key))
+    if (!parts->code || !PyLong_CheckExact(key))
         return NULL;
     index = PyLong_AsSsize_t(key);
     if (index == -1 && PyErr_Occurred()) {
         PyErr_Clear();
         return NULL;
     }
-    return item_at(self, index);
+    if (index < 0)
+        index += parts->n_items;
+    if (index < 0 || index >= parts->n_items)
+        return NULL;
+    return parts->items + (size_t)index * code_size(parts->code);
+}
+
+/* The numbers of a slice as a list, as ctypes has it. */
+static PyObject *read_slice(struct parts *parts, PyObject *slice)
+{
+    Py_ssize_t start, stop, step, n;
+    size_t size = code_size(parts->code);
+    PyObject *list;
+
+    if (PySlice_Unpack(slice, &start, &stop, &step) < 0)
+        return NULL;
+    n = PySlice_AdjustIndices(parts->n_items, &start, &stop, step);
+    list = PyList_New(n);
+    for (Py_ssize_t i = 0; list && i < n; i++) {
+        PyObject *number =
+            read_number(parts->code, parts->items + (size_t)(start + i * step) * size);
+
+        if (number)
+            PyList_SET_ITEM(list, i, number);
+        else
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *read_items(struct parts *parts, PyObject *key)
+{
+    void *at = item_of(parts, key);
+
+    if (at)
+        return read_number(parts->code, at);
+    if (parts->code && PySlice_Check(key))
+        return read_slice(parts, key);
+    return PyObject_GetItem(parts->object, key);
 }
 
 static PyObject *array_subscript(PyObject *op, PyObject *key)
 {
     struct synchronized *self = usable(op);
-    void *at;
 
     if (!self || lock(self) < 0)
         return NULL;
-    at = item_of(self, key);
-    return unlocked(self, at ? read_number(self->parts.code, at)
-                             : PyObject_GetItem(self->parts.object, key));
-}
-
-/* What iterating calls. */
-static PyObject *array_item(PyObject *op, Py_ssize_t index)
-{
-    struct synchronized *self = usable(op);
-    void *at;
-
-    if (!self || lock(self) < 0)
-        return NULL;
-    at = item_at(self, index);
-    return unlocked(self, at ? read_number(self->parts.code, at)
-                             : PySequence_GetItem(self->parts.object, index));
+    return unlocked(self, read_items(&self->parts, key));
 }
 
 static int array_assign(PyObject *op, PyObject *key, PyObject *value)
@@ -539,19 +554,10 @@ static int array_assign(PyObject *op, PyObject *key, PyObject *value)
     }
     if (lock(self) < 0)
         return -1;
-    at = item_of(self, key);
+    at = item_of(&self->parts, key);
     if (at && write_number(self->parts.code, at, value))
         return unlock(self, 0);
     return unlock(self, PyObject_SetItem(self->parts.object, key, value));
-}
-
-static int array_assign_item(PyObject *op, Py_ssize_t index, PyObject *value)
-{
-    PyObject *key = PyLong_FromSsize_t(index);
-    int r = key ? array_assign(op, key, value) : -1;
-
-    Py_XDECREF(key);
-    return r;
 }
 
 static PyType_Slot array_slots[] = {
@@ -559,9 +565,6 @@ static PyType_Slot array_slots[] = {
     {Py_mp_length, array_length},
     {Py_mp_subscript, array_subscript},
     {Py_mp_ass_subscript, array_assign},
-    {Py_sq_length, array_length},
-    {Py_sq_item, array_item},
-    {Py_sq_ass_item, array_assign_item},
     {0, NULL},
 };
 

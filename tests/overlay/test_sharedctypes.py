@@ -9,6 +9,7 @@ import copy
 import ctypes
 import gc
 import multiprocessing
+import operator
 import os
 import pickle
 import signal
@@ -114,6 +115,19 @@ ALIKE: dict[str, Operation] = {
     "item of True": lambda c: c.Array("i", [4, 5])[True],
     "slice": lambda c: c.Array("i", range(9))[2:7],
     "backwards": lambda c: c.Array("i", range(9))[::-2],
+    "slice of reals": lambda c: c.Array("d", [0.5, 1.5])[:],
+    "slice behind the end": lambda c: (
+        c.Array("i", 3)[1:99],
+        c.Array("i", 3)[5:],
+        c.Array("i", 0)[:],
+    ),
+    "slice in large steps": lambda c: (c.Array("i", range(9))[7::-3], c.Array("i", 9)[:: 2**70]),
+    "slice in no steps": lambda c: c.Array("i", 3)[::0],
+    "slice of names": lambda c: c.Array("i", 3)["a":],
+    "slice of structures": lambda c: [p.y for p in c.Array(Point, [(1, 2), (3, 4)])[::-1]],
+    "slice of bools": lambda c: c.Array(ctypes.c_bool, [1, 0, 1])[:2],
+    "slice of a string": lambda c: (c.Array("c", b"abc")[1:], c.Array("u", "abc")[::-1]),
+    "index of": lambda c: operator.indexOf(c.Array("i", [4, 5]), 5),
     "slice set": lambda c: items_changed(c.Array("i", 4), slice(1, 3), [7, 8]),
     "slice of another length": lambda c: items_changed(c.Array("i", 4), slice(1, 3), [7]),
     "iterated": lambda c: list(c.Array("h", [3, 1, 2])),
