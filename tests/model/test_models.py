@@ -10,6 +10,7 @@ import eventcount
 import heap_remote
 import heap_runs
 import in_flight
+import lifetimes
 import lock
 import pytest
 from search import Result, broken
@@ -19,6 +20,7 @@ MODELS = {
     "heap": heap_remote,
     "heap runs": heap_runs,
     "in flight": in_flight,
+    "lifetimes": lifetimes,
     "lock": lock,
 }
 
@@ -28,6 +30,7 @@ N_STATES = {
     "heap": 200_000,
     "heap runs": 150_000,
     "in flight": 150_000,
+    "lifetimes": 150_000,
     "lock": 300_000,
 }
 
