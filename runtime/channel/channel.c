@@ -3,8 +3,10 @@
 #include "base/check.h"
 #include "base/deadline.h"
 #include "base/error.h"
+#include "channel/fini.h"
 #include "channel/ring.h"
 #include "memory/pool.h"
+#include "memory/uses.h"
 #include "wait/doorbell.h"
 #include "wait/wait_until.h"
 
@@ -54,8 +56,8 @@ int dragon_channel_init(struct dragon_object *object, const struct dragon_channe
     struct dragon_handle ring;
     int r;
 
-    r = dragon_ring_create(object->pool, first_ring_slots(options->max_messages), 0,
-                           DRAGON_HOLDER_OBJECT, &ring);
+    r = dragon_ring_create(object->pool, first_ring_slots(options->max_messages), 0, object->holder,
+                           &ring);
     if (r != 0)
         return dragon_error_trace(r);
     r = dragon_mutex_init(&shared->send_lock);
@@ -69,7 +71,10 @@ int dragon_channel_init(struct dragon_object *object, const struct dragon_channe
     shared->max_bytes = options->max_bytes;
     dragon_poke(&shared->head_ring, ring.offset);
     dragon_publish(&shared->tail_ring, ring.offset);
+    DRAGON_TEST_POINT("channel-before-kind");
     dragon_object_begins_with(object, DRAGON_CHANNEL_KIND);
+    DRAGON_TEST_POINT("channel-after-kind");
+    set_holder(object->pool, &ring, DRAGON_HOLDER_PART);
     return 0;
 }
 
@@ -80,7 +85,7 @@ int dragon_channel_open(struct dragon_channel *channel, const struct dragon_obje
 
     *channel = (struct dragon_channel){
         .object = *object,
-        .holder = DRAGON_HOLDER_OBJECT,
+        .holder = DRAGON_HOLDER_PART,
         .shared = object->state,
     };
     if (channel->shared->max_messages == 0)
@@ -174,7 +179,7 @@ static int link_larger_ring_locked(struct dragon_channel *channel, uint64_t head
     DRAGON_TEST_POINT("channel-before-ring-end");
     dragon_publish(&ring->end, head); /* pairs with receive_ring_locked */
     DRAGON_TEST_POINT("channel-after-ring-end");
-    set_holder(channel->object.pool, &next, DRAGON_HOLDER_OBJECT);
+    set_holder(channel->object.pool, &next, DRAGON_HOLDER_PART);
     return dragon_error_trace(enter_next_ring_locked(channel));
 }
 
@@ -606,7 +611,7 @@ int dragon_channel_join(struct dragon_channel *channel, int64_t deadline_ns)
 
 /* Drop the oldest message: its block is freed before the message is taken, so that
  * who dies between the two leaves a message that names nothing. */
-static int discard_locked(struct dragon_channel *channel)
+static int discard_locked(struct dragon_channel *channel, struct dragon_garbage *garbage)
 {
     struct dragon_channel_shared *shared = channel->shared;
     struct dragon_pool *pool = channel->object.pool;
@@ -621,46 +626,52 @@ static int discard_locked(struct dragon_channel *channel)
     if (read_slot(slot, &message) == 0 && dragon_message_has_block(&message)) {
         block = dragon_pool_handle(pool, message.block_offset, message.block_generation);
         DRAGON_TEST_POINT("channel-before-discard");
-        dragon_pool_free(pool, &block);
+        dragon_uses_free_block(&block, garbage);
     }
     commit_receive_locked(shared, tail, &message);
     return 0;
 }
 
-static void discard_messages(struct dragon_channel *channel)
+static void discard_messages(struct dragon_channel *channel, struct dragon_garbage *garbage)
 {
     int r = 0;
 
     while (r == 0 && !looks_empty(channel->shared) && lock(&channel->shared->receive_lock) == 0) {
-        r = discard_locked(channel);
+        r = discard_locked(channel, garbage);
         dragon_mutex_unlock(&channel->shared->receive_lock);
     }
 }
 
 /* From the oldest ring on: usually one, more if a sender died after it had
- * linked another. */
-static void free_rings(struct dragon_pool *pool, uint64_t offset)
+ * linked another. Each is its freer's before the channel forgets it, so that who dies
+ * in between leaves a ring to the channel or to the sweep. */
+static void free_rings(struct dragon_object *object, struct dragon_channel_shared *shared)
 {
+    uint64_t offset = dragon_observe(&shared->tail_ring);
     struct dragon_ring *ring;
     struct dragon_handle handle;
     uint32_t n_slots;
-    bool is_last = false;
 
-    while (!is_last && dragon_ring_find(pool, offset, &ring, &handle, &n_slots) == 0) {
-        is_last = dragon_peek(&ring->end) == DRAGON_RING_OPEN;
-        offset = dragon_peek(&ring->next_offset);
-        dragon_pool_free(pool, &handle);
+    while (dragon_ring_find(object->pool, offset, &ring, &handle, &n_slots) == 0) {
+        bool is_last = dragon_peek(&ring->end) == DRAGON_RING_OPEN;
+
+        offset = is_last ? 0 : dragon_peek(&ring->next_offset);
+        set_holder(object->pool, &handle, object->holder);
+        DRAGON_TEST_POINT("channel-before-ring-forgotten");
+        dragon_publish(&shared->tail_ring, offset);
+        DRAGON_TEST_POINT("channel-after-ring-forgotten");
+        dragon_pool_free(object->pool, &handle);
     }
 }
 
-void dragon_channel_fini(struct dragon_object *object)
+void dragon_channel_fini(struct dragon_object *object, struct dragon_garbage *garbage)
 {
     struct dragon_channel channel;
 
     if (dragon_channel_open(&channel, object) < 0)
-        return;
-    discard_messages(&channel);
-    free_rings(object->pool, dragon_observe(&channel.shared->tail_ring));
+        return; /* nothing is left of it */
+    discard_messages(&channel, garbage);
+    free_rings(object, channel.shared);
 }
 
 int dragon_channel_create(struct dragon_pool *pool, const struct dragon_channel_options *options,
@@ -668,7 +679,7 @@ int dragon_channel_create(struct dragon_pool *pool, const struct dragon_channel_
 {
     struct dragon_object object;
     int r = dragon_object_create(pool, DRAGON_CHANNEL_KIND, sizeof(struct dragon_channel_shared),
-                                 &object);
+                                 DRAGON_HOLDER_SHARED, &object);
 
     if (r != 0)
         return dragon_error_trace(r);
@@ -678,10 +689,9 @@ int dragon_channel_create(struct dragon_pool *pool, const struct dragon_channel_
     r = dragon_channel_open(channel_out, &object);
     if (r == 0)
         return 0;
-    dragon_channel_fini(&object);
 
 close_object:
-    dragon_object_close(&object, NULL);
+    dragon_object_close(&object, dragon_fini);
     return dragon_error_trace(r);
 }
 
@@ -690,29 +700,31 @@ int dragon_channel_attach(struct dragon_pool *pool, const struct dragon_handle *
 {
     struct dragon_object object;
     int r = dragon_object_open(pool, handle, DRAGON_CHANNEL_KIND,
-                               sizeof(struct dragon_channel_shared), &object);
+                               sizeof(struct dragon_channel_shared), DRAGON_HOLDER_SHARED, &object);
 
-    if (r < 0)
+    if (r != 0)
         return dragon_error_trace(r);
     r = dragon_channel_open(channel_out, &object);
     if (r < 0)
-        dragon_object_close(&object, dragon_channel_fini);
+        dragon_object_close(&object, dragon_fini);
     return dragon_error_trace(r);
 }
 
 void dragon_channel_close(struct dragon_channel *channel)
 {
-    dragon_object_close(&channel->object, dragon_channel_fini);
+    dragon_object_close(&channel->object, dragon_fini);
 }
 
 bool dragon_channel_destroy(struct dragon_channel *channel)
 {
     struct dragon_channel_shared *shared = channel->shared;
+    struct dragon_garbage garbage = {.pool = channel->object.pool, .freer = channel->object.holder};
     bool is_mine = dragon_exchange(&shared->is_destroyed, 1) == 0;
 
     /* A sender that has not looked yet may still put something in: that goes
      * with the object (dragon_channel_fini). */
-    discard_messages(channel);
+    discard_messages(channel, &garbage);
+    dragon_garbage_free(&garbage, dragon_fini);
     dragon_eventcount_wake_all(&shared->may_receive);
     dragon_eventcount_wake_all(&shared->may_send);
     dragon_eventcount_wake_all(&shared->watchers);

@@ -130,7 +130,7 @@ struct dragon_channel {
     struct dragon_object object;
     /* Who holds a ring while it is linked or freed, so that it comes back if that
      * process dies meanwhile: dragon_node_holder where there is a node. After
-     * dragon_channel_open: DRAGON_HOLDER_OBJECT, which nobody sweeps. */
+     * dragon_channel_open: DRAGON_HOLDER_PART, which nobody sweeps. */
     uint32_t holder;
     /* private */
     struct dragon_channel_shared *shared;
@@ -144,18 +144,19 @@ struct dragon_channel {
 
 /* ---- lifetime ---- */
 
-/* A new channel with one user, the caller. Its handle is channel_out->object.handle.
- * Outcomes and errors of dragon_pool_alloc. */
+/* A new channel with one use, by DRAGON_HOLDER_SHARED: nobody gives it back but
+ * dragon_channel_close. Its handle is channel_out->object.handle. Outcomes and errors of
+ * dragon_pool_alloc. */
 int dragon_channel_create(struct dragon_pool *pool, const struct dragon_channel_options *options,
                           struct dragon_channel *channel_out);
 
-/* Use the channel that a handle names: one user more. -EBADMSG: there is none. */
+/* Use the channel that a handle names: one such use more. -EBADMSG: there is none.
+ * Outcomes of dragon_pool_alloc. */
 int dragon_channel_attach(struct dragon_pool *pool, const struct dragon_handle *handle,
                           struct dragon_channel *channel_out);
 
-/* One user less; with the last one the channel is freed, and what is in it. A
- * process that is killed stays a user until the pool goes. No thread uses this view
- * any more. Never blocks. */
+/* One use less; with the last one the channel is freed, and what is in it. No thread uses
+ * this view any more. Never blocks. */
 void dragon_channel_close(struct dragon_channel *channel);
 
 /* ---- lifetime in parts: for objects whose state begins with a channel; the use of
@@ -165,8 +166,9 @@ void dragon_channel_close(struct dragon_channel *channel);
  * dragon_pool_alloc. */
 int dragon_channel_init(struct dragon_object *object, const struct dragon_channel_options *options);
 
-/* Free what the channel owns: messages that nobody took, and the rings. */
-void dragon_channel_fini(struct dragon_object *object);
+/* Free what the channel owns: messages that nobody took, and the rings. A part of
+ * dragon_fini (channel/fini.h), which objects are closed with. */
+void dragon_channel_fini(struct dragon_object *object, struct dragon_garbage *garbage);
 
 /* Use an open object as a channel. -EBADMSG: its state makes no sense. */
 int dragon_channel_open(struct dragon_channel *channel, const struct dragon_object *object);

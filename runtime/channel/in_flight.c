@@ -1,8 +1,10 @@
 /*
- * First a look whether the holder holds anything, which the usual clean exit does
- * not. Then a walk over the pool finds the channels, and their slots are read; then
- * comes the sweep, which asks for each block of the holder whether a channel named
- * it.
+ * First the holder is taken out of the users of all objects. Then a look whether it
+ * holds any block, which the usual clean exit does not: a walk over the pool finds the
+ * channels, and their slots are read; then comes the sweep, which asks for each block of
+ * the holder whether a channel named it, and gives back the uses of those that are to be
+ * freed. Last come the objects that nobody uses then, as their messages may hold what
+ * was just read.
  *
  * Channels are read while others use them. What is read may be out of date, never
  * too little: positions from the tail on are not overwritten before the tail has
@@ -17,8 +19,10 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "channel/channel.h"
+#include "channel/fini.h"
 #include "channel/ring.h"
 #include "memory/pool.h"
+#include "memory/uses.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -59,12 +63,25 @@ static int compare(const void *a, const void *b)
     return (x->generation > y->generation) - (x->generation < y->generation);
 }
 
-static bool is_named(void *context, uint64_t offset, uint32_t generation)
-{
-    const struct names *names = context;
-    struct name name = {offset, generation};
+/* What the sweep of blocks goes by. */
+struct sweep {
+    struct names names;
+    struct dragon_garbage *garbage;
+};
 
-    return bsearch(&name, names->all, names->n, sizeof name, compare) != NULL;
+/* True: a channel names the block. Else it will be freed, and uses nothing from now on. */
+static bool is_kept(void *context, uint64_t offset, uint32_t generation)
+{
+    struct sweep *sweep = context;
+    struct name name = {offset, generation};
+    struct dragon_handle handle;
+
+    if (sweep->names.n > 0 &&
+        bsearch(&name, sweep->names.all, sweep->names.n, sizeof name, compare))
+        return true;
+    handle = dragon_pool_handle(sweep->garbage->pool, offset, generation);
+    dragon_uses_release(&handle, sweep->garbage);
+    return false;
 }
 
 /* ---- reading a channel that others use ---- */
@@ -154,12 +171,10 @@ static int find_channels(struct dragon_pool *pool, struct names *channels)
 {
     struct dragon_handle handle;
     uint64_t at = 0, size_bytes;
-    uint32_t holder;
     int r = 0;
 
-    while (r == 0 && dragon_pool_next(pool, &at, &handle, &size_bytes, &holder))
-        if (holder == DRAGON_HOLDER_OBJECT &&
-            dragon_object_state_in(pool, &handle, size_bytes, DRAGON_CHANNEL_KIND,
+    while (r == 0 && dragon_pool_next_of(pool, DRAGON_HOLDER_OBJECT, &at, &handle, &size_bytes))
+        if (dragon_object_state_in(pool, &handle, size_bytes, DRAGON_CHANNEL_KIND,
                                    sizeof(struct dragon_channel_shared)))
             r = add(channels, handle.offset, handle.generation);
     return dragon_error_trace(r);
@@ -177,28 +192,42 @@ static int add_channels(struct names *names, struct dragon_pool *pool, const str
     return dragon_error_trace(r);
 }
 
-int dragon_in_flight_sweep(struct dragon_pool *pool, uint32_t holder, uint64_t *n_freed_out)
+static int sweep_blocks(struct dragon_garbage *garbage, uint64_t *n_freed_out)
 {
-    struct names channels = {0}, names = {0};
-    uint64_t n_freed = 0;
+    struct sweep sweep = {.garbage = garbage};
+    struct names channels = {0};
     int r = 0;
 
-    dragon_check(holder >= DRAGON_HOLDER_FIRST_SLOT);
-    if (!dragon_pool_has_blocks_of(pool, holder))
-        goto done;
-    r = find_channels(pool, &channels);
+    if (!dragon_pool_has_blocks_of(garbage->pool, garbage->freer))
+        return 0;
+    r = find_channels(garbage->pool, &channels);
     if (r == 0)
-        r = add_channels(&names, pool, &channels);
+        r = add_channels(&sweep.names, garbage->pool, &channels);
     if (r == 0) {
-        if (names.n > 0)
-            qsort(names.all, names.n, sizeof *names.all, compare);
+        if (sweep.names.n > 0)
+            qsort(sweep.names.all, sweep.names.n, sizeof *sweep.names.all, compare);
         DRAGON_TEST_POINT("in-flight-before-sweep");
-        n_freed = dragon_pool_sweep_except(pool, holder, names.n > 0 ? is_named : NULL, &names);
+        *n_freed_out = dragon_pool_sweep_except(garbage->pool, garbage->freer, is_kept, &sweep);
     }
-done:
-    if (r == 0 && n_freed_out)
-        *n_freed_out = n_freed;
-    dragon_alloc_free(names.all);
+    dragon_alloc_free(sweep.names.all);
     dragon_alloc_free(channels.all);
     return dragon_error_trace(r);
+}
+
+int dragon_in_flight_sweep(struct dragon_pool *pool, uint32_t holder, uint64_t *n_freed_out)
+{
+    struct dragon_garbage garbage = {.pool = pool, .freer = holder};
+    uint64_t n_freed = 0;
+    int r;
+
+    dragon_check(holder >= DRAGON_HOLDER_FIRST_SLOT);
+    dragon_object_sweep(&garbage);
+    r = sweep_blocks(&garbage, &n_freed);
+    if (r < 0)
+        return dragon_error_trace(r); /* the next sweep finds the garbage again */
+    DRAGON_TEST_POINT("in-flight-before-objects");
+    dragon_garbage_free(&garbage, dragon_fini);
+    if (n_freed_out)
+        *n_freed_out = n_freed;
+    return 0;
 }

@@ -10,17 +10,22 @@
  * tell them apart. (docs/channel.md says why that is right; a search of all
  * interleavings: tests/model/in_flight.py.)
  *
- * It only reads the channels and takes no lock of theirs: it waits for nobody, and
- * who is killed in the middle of a sweep leaves nothing behind.
+ * It only reads the channels and takes no lock of theirs: it waits for nobody that may
+ * be stopped, and who is killed in the middle of a sweep leaves nothing behind that the
+ * next one does not find.
+ *
+ * The same sweep gives back what the process used of shared objects (memory/object.h), and
+ * what the blocks used that are freed; objects that nobody uses then are freed with all that
+ * is in them. docs/objects.md.
  */
 
 #include <stdint.h>
 
 struct dragon_pool;
 
-/* Free all blocks of a holder that has ended: its process will neither send nor
+/* Free all blocks and uses of a holder that has ended: its process will neither send nor
  * receive again, and the holder is not given to another while a sweep of it is
  * under way. Those in flight, and rings of channels, get the holder
- * DRAGON_HOLDER_CHANNEL. n_freed_out may be NULL. -ENOMEM: nothing was freed, call
- * again. Any thread, any process. */
+ * DRAGON_HOLDER_CHANNEL. n_freed_out: of those blocks; may be NULL. -ENOMEM: no block was freed,
+ * call again. Any thread, any process. */
 int dragon_in_flight_sweep(struct dragon_pool *pool, uint32_t holder, uint64_t *n_freed_out);

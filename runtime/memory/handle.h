@@ -27,7 +27,8 @@ _Static_assert(sizeof(struct dragon_handle) == 24, "wire format");
 #define DRAGON_HOLDER_SHARED UINT32_C(1)  /* nobody: freed by whoever has the handle */
 #define DRAGON_HOLDER_CHANNEL UINT32_C(2) /* in flight in a channel */
 #define DRAGON_HOLDER_RUNTIME UINT32_C(3) /* lives as long as the pool */
-#define DRAGON_HOLDER_OBJECT UINT32_C(4)  /* counted: dragon_object */
+#define DRAGON_HOLDER_OBJECT UINT32_C(4)  /* an object, freed with its last user: dragon_object */
+#define DRAGON_HOLDER_PART UINT32_C(5)    /* what an object owns, freed with it */
 /* Plus a label below DRAGON_HOLDER_N_LABELS: as SHARED, and tells who walks over
  * the blocks what its owner calls it. A label is lost when the block changes hands. */
 #define DRAGON_HOLDER_LABELLED UINT32_C(8)

@@ -20,7 +20,7 @@
 #include <string.h>
 
 #define HEAP_MAGIC UINT64_C(0x314c4f4f50475244) /* "DRGPOOL1" */
-#define HEAP_VERSION 6
+#define HEAP_VERSION 7
 #define PAGE_BYTES UINT64_C(4096)
 #define SMALL_BLOCKS_PER_CHUNK 2 /* at least */
 #define PAUSE_NS INT64_C(1000000)
@@ -150,6 +150,15 @@ static void init_header(struct dragon_heap *heap)
     header->magic = HEAP_MAGIC;
 }
 
+static int init_locks(struct dragon_heap_header *header)
+{
+    int r = dragon_mutex_init(&header->mutex);
+
+    for (uint32_t i = 0; r == 0 && i < DRAGON_HEAP_N_OBJECT_LOCKS; i++)
+        r = dragon_mutex_init(&header->object_locks[i].mutex);
+    return dragon_error_trace(r);
+}
+
 int dragon_heap_init(struct dragon_heap *heap, struct dragon_segment *segment,
                      const struct dragon_heap_options *options)
 {
@@ -161,7 +170,7 @@ int dragon_heap_init(struct dragon_heap *heap, struct dragon_segment *segment,
     r = dragon_segment_commit(segment, 0, DRAGON_HEAP_HEADER_BYTES);
     if (r < 0)
         return dragon_error_trace(r);
-    r = dragon_mutex_init(&((struct dragon_heap_header *)segment->base)->mutex);
+    r = init_locks((struct dragon_heap_header *)segment->base);
     if (r < 0)
         return dragon_error_trace(r);
     r = attach(heap, segment, n_chunks, options);
@@ -536,8 +545,8 @@ int dragon_heap_hold(struct dragon_heap *heap, uint64_t offset, uint32_t generat
 
 /* ---- all blocks ---- */
 
-bool dragon_heap_next(struct dragon_heap *heap, uint64_t *offset_io, uint32_t *generation_out,
-                      uint64_t *size_bytes_out, uint32_t *holder_out)
+bool dragon_heap_next(struct dragon_heap *heap, uint32_t only, uint64_t *offset_io,
+                      uint32_t *generation_out, uint64_t *size_bytes_out, uint32_t *holder_out)
 {
     uint64_t from = *offset_io > heap->data_offset ? *offset_io - heap->data_offset : 0;
     uint64_t inside = from & (heap->chunk_bytes - 1);
@@ -555,6 +564,9 @@ bool dragon_heap_next(struct dragon_heap *heap, uint64_t *offset_io, uint32_t *g
         for (place.block = (uint32_t)((inside + block_bytes - 1) / block_bytes);
              place.block < n_words; place.block++) {
             place.word = &dragon_heap_words(heap, place.chunk)[place.block];
+            if (only != DRAGON_HOLDER_NONE &&
+                dragon_heap_word_holder(dragon_peek(place.word)) != only)
+                continue;
             if (read_block(heap, &place, &word, size_bytes_out) < 0)
                 continue;
             *offset_io = dragon_heap_chunk_offset(heap, place.chunk) + place.block * block_bytes;

@@ -89,6 +89,14 @@ struct dragon_heap_kept_run {
     _Atomic uint32_t order;    /* of long ones: by one more than of those freed before */
 };
 
+#define DRAGON_HEAP_N_OBJECT_LOCKS 16u
+
+/* On a line of its own. */
+struct dragon_heap_object_lock {
+    struct dragon_mutex mutex;
+    char reserved[64 - sizeof(struct dragon_mutex)];
+};
+
 /* What is read with each block, what changes with each run, and the rest have lines
  * of their own. */
 #define DRAGON_HEAP_PADDING (64 - 2 * sizeof(struct dragon_eventcount) - 2 * sizeof(uint32_t))
@@ -125,6 +133,8 @@ struct dragon_heap_header {
     uint32_t partial[DRAGON_HEAP_MAX_CLASSES]; /* chunks with free blocks that nobody leases */
     uint64_t n_blocks;                         /* counted heaps */
     _Atomic uint64_t most_blocks;              /* counted heaps: that there have been at one time */
+    /* guard the users of objects, see memory/object.h; an object has one by its offset */
+    struct dragon_heap_object_lock object_locks[DRAGON_HEAP_N_OBJECT_LOCKS];
 };
 
 _Static_assert(sizeof(struct dragon_heap_header) <= DRAGON_HEAP_ROOT_OFFSET, "before the root");
@@ -226,12 +236,13 @@ int dragon_heap_find(struct dragon_heap *heap, uint64_t offset, uint32_t *genera
 int dragon_heap_hold(struct dragon_heap *heap, uint64_t offset, uint32_t generation,
                      uint32_t holder, uint32_t *before_out);
 
-/* As dragon_pool_sweep_except, dragon_pool_has_blocks_of and dragon_pool_next. */
+/* As dragon_pool_sweep_except, dragon_pool_has_blocks_of and dragon_pool_next; only: the
+ * holder whose blocks are looked for, DRAGON_HOLDER_NONE: all. */
 uint64_t dragon_heap_sweep(struct dragon_heap *heap, uint32_t holder, dragon_pool_is_kept *is_kept,
                            void *context);
 bool dragon_heap_has_blocks_of(struct dragon_heap *heap, uint32_t holder);
-bool dragon_heap_next(struct dragon_heap *heap, uint64_t *offset_io, uint32_t *generation_out,
-                      uint64_t *size_bytes_out, uint32_t *holder_out);
+bool dragon_heap_next(struct dragon_heap *heap, uint32_t only, uint64_t *offset_io,
+                      uint32_t *generation_out, uint64_t *size_bytes_out, uint32_t *holder_out);
 
 /* False: the heap would have to be larger than it may grow. */
 bool dragon_heap_may_fit(struct dragon_heap *heap, uint64_t size_bytes);

@@ -324,12 +324,37 @@ bool dragon_pool_next(struct dragon_pool *pool, uint64_t *offset_io,
         .offset = *offset_io,
     };
 
-    if (!dragon_heap_next(&pool->heap, &handle.offset, &handle.generation, size_bytes_out,
-                          holder_out))
+    if (!dragon_heap_next(&pool->heap, DRAGON_HOLDER_NONE, &handle.offset, &handle.generation,
+                          size_bytes_out, holder_out))
         return false;
     *offset_io = handle.offset + 1;
     *handle_out = handle;
     return true;
+}
+
+bool dragon_pool_next_of(struct dragon_pool *pool, uint32_t holder, uint64_t *offset_io,
+                         struct dragon_handle *handle_out, uint64_t *size_bytes_out)
+{
+    struct dragon_handle handle;
+    uint32_t found;
+
+    do {
+        handle = dragon_pool_handle(pool, *offset_io, 0);
+        if (!dragon_heap_next(&pool->heap, holder, &handle.offset, &handle.generation,
+                              size_bytes_out, &found))
+            return false;
+        *offset_io = handle.offset + 1;
+    } while (found != holder); /* it has just changed hands */
+    *handle_out = handle;
+    return true;
+}
+
+struct dragon_mutex *dragon_pool_object_lock(struct dragon_pool *pool, uint64_t offset)
+{
+    uint64_t line = offset / DRAGON_HEAP_SMALLEST_BLOCK;
+
+    /* Blocks of one class begin at multiples of their size. */
+    return &pool->heap.header->object_locks[(line ^ line / 7) % DRAGON_HEAP_N_OBJECT_LOCKS].mutex;
 }
 
 /* ---- inspection ---- */

@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 struct dragon_eventcount;
+struct dragon_mutex;
 struct dragon_pool;
 
 /* Exact if nobody allocates or frees meanwhile. Costs a look at each block. */
@@ -142,6 +143,14 @@ bool dragon_pool_has_blocks_of(struct dragon_pool *pool, uint32_t holder);
 bool dragon_pool_next(struct dragon_pool *pool, uint64_t *offset_io,
                       struct dragon_handle *handle_out, uint64_t *size_bytes_out,
                       uint32_t *holder_out);
+
+/* The same for the blocks of one holder; a nanosecond for each other block. */
+bool dragon_pool_next_of(struct dragon_pool *pool, uint32_t holder, uint64_t *offset_io,
+                         struct dragon_handle *handle_out, uint64_t *size_bytes_out);
+
+/* The mutex that guards the users of the object at an offset, whatever is there: it is
+ * shared by many objects. For memory/object.c. */
+struct dragon_mutex *dragon_pool_object_lock(struct dragon_pool *pool, uint64_t offset);
 
 /* ---- inspection ---- */
 

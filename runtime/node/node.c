@@ -101,6 +101,22 @@ static void before_fork(void)
         wait_until_opened(node);
 }
 
+/* The slot that the parent has claimed for the copy, if this is that copy. */
+static void become_copy(struct dragon_node *node)
+{
+    uint32_t slot = node->copy_slot;
+    bool is_mine = slot != DRAGON_NODE_NO_SLOT && pthread_equal(node->forker, pthread_self());
+
+    node->copy_slot = DRAGON_NODE_NO_SLOT;
+    dragon_publish(&node->slot, DRAGON_NODE_NO_SLOT);
+    node->start_ticks = 0;
+    if (!is_mine)
+        return;
+    (void)dragon_os_start_time(dragon_os_pid(), &node->start_ticks); /* else: not said */
+    if (dragon_table_become(&node->table, slot, dragon_os_pid(), node->start_ticks))
+        dragon_publish(&node->slot, slot);
+}
+
 /* The copy has the memory but not the threads; what is its parent's is not its
  * own. A lock that another thread held at the fork stays held for ever in the
  * copy, so the locks are made anew. */
@@ -119,12 +135,12 @@ static void after_fork_in_child(void)
     dragon_eventcount_init(&node->own_memory_work);
     node->memory_work = &node->own_memory_work;
     dragon_poke(&node->memory_requests, 0);
-    dragon_publish(&node->slot, DRAGON_NODE_NO_SLOT);
     node->has_memory_thread = false;
     node->has_channels_thread = false;
     node->has_watch_thread = false;
     node->is_head = false;
-    node->start_ticks = 0;
+    dragon_poke(&node->has_children, 0);
+    become_copy(node);
     dragon_os_close(node->epoll_fd);
     node->epoll_fd = -1;
 }
@@ -317,6 +333,7 @@ static struct dragon_node *new_node(const struct dragon_node_options *options)
     pthread_mutex_init(&node->mutex, NULL);
     pthread_mutex_init(&node->pollers_mutex, NULL);
     dragon_poke(&node->slot, DRAGON_NODE_NO_SLOT);
+    node->copy_slot = DRAGON_NODE_NO_SLOT;
     node->epoll_fd = -1;
     node->options = *options;
     node->memory_work = &node->own_memory_work;
@@ -379,6 +396,8 @@ void dragon_node_leave(void)
     if (index != DRAGON_NODE_NO_SLOT) {
         slot = dragon_table_claimed(&node->table, index);
         dragon_publish(&slot->state, DRAGON_TABLE_ENDING);
+        if (dragon_peek(&node->has_children) && !node->is_head) /* with the head, all end */
+            dragon_table_disown(&node->table, index);
         /* Without memory for that, somebody will find this process gone. */
         if (dragon_in_flight_sweep(node->pool, DRAGON_HOLDER_FIRST_SLOT + index, NULL) == 0)
             dragon_table_release(&node->table, index);
@@ -409,12 +428,13 @@ bool dragon_node_is_head(const struct dragon_node *node)
 
 static int claim_slot_locked(struct dragon_node *node)
 {
+    bool is_copy = node->start_ticks == 0 && !node->is_head;
     uint32_t slot;
     int r;
 
     if (dragon_peek(&node->slot) != DRAGON_NODE_NO_SLOT)
         return 0;
-    if (node->start_ticks == 0 && !node->is_head) { /* a forked copy */
+    if (is_copy) {
         r = dragon_os_start_time(dragon_os_pid(), &node->start_ticks);
         if (r < 0)
             return dragon_error_trace(r);
@@ -422,9 +442,34 @@ static int claim_slot_locked(struct dragon_node *node)
     r = dragon_table_claim(&node->table, dragon_os_pid(), node->start_ticks, getppid(), &slot);
     if (r == DRAGON_TABLE_FULL)
         return dragon_error_origin(-EAGAIN);
+    if (r == 0 && is_copy)
+        dragon_table_unwatch(&node->table, slot);
     if (r == 0)
         dragon_publish(&node->slot, slot);
     return dragon_error_trace(r);
+}
+
+int dragon_node_before_fork(struct dragon_node *node, uint32_t *holder_out)
+{
+    uint32_t holder, slot;
+    int r = dragon_node_holder(node, &holder);
+
+    if (r == 0)
+        r = dragon_table_claim_for_copy(&node->table, holder - DRAGON_HOLDER_FIRST_SLOT, &slot);
+    if (r == DRAGON_TABLE_FULL)
+        return dragon_error_origin(-EAGAIN);
+    if (r < 0)
+        return dragon_error_trace(r);
+    dragon_poke(&node->has_children, 1);
+    node->forker = pthread_self();
+    node->copy_slot = slot;
+    *holder_out = DRAGON_HOLDER_FIRST_SLOT + slot;
+    return 0;
+}
+
+void dragon_node_after_fork(struct dragon_node *node)
+{
+    node->copy_slot = DRAGON_NODE_NO_SLOT;
 }
 
 int dragon_node_holder(struct dragon_node *node, uint32_t *holder_out)
@@ -476,6 +521,7 @@ static int watch(struct dragon_node *node, int32_t pid, enum dragon_node_watched
 
 int dragon_node_watch_child(struct dragon_node *node, int32_t pid)
 {
+    dragon_poke(&node->has_children, 1);
     return dragon_error_trace(watch(node, pid, DRAGON_NODE_WATCHED_CHILD));
 }
 

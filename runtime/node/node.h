@@ -18,13 +18,14 @@
  *   dragon/channels   answers this process's doorbell: makes the file
  *                     descriptors of its pollers readable
  *   dragon/watch      the supervisor: a pidfd for each child that was started
- *                     here, and for the head and a parent to follow
+ *                     here, and for the head and a parent to follow; the head's also
+ *                     for forked copies and for children whose parent has ended
  * The head has all three as soon as it has a node; other processes have
  * dragon/watch, and the others from the first operation that needs them.
  *
  * A process that was forked (os.fork, start method "fork") shares the node's
  * memory, has none of the threads until it needs them, and takes a slot of its
- * own before its first operation that needs one.
+ * own before its first operation that needs one, or has got it from its parent.
  */
 
 #include <stdatomic.h>
@@ -103,6 +104,19 @@ int dragon_node_watch_child(struct dragon_node *node, int32_t pid);
 
 /* End this process (SIGKILL) as soon as process pid ends. -ESRCH: it has. */
 int dragon_node_follow(struct dragon_node *node, int32_t pid);
+
+/* ---- forking ---- */
+
+/* Before this thread forks: the copy will be DRAGON_HOLDER_FIRST_SLOT + its slot, and what
+ * the caller opens in that name until the fork is the copy's; the first thing that the
+ * copy does is to make the slot its own (dragon_node_slot there; DRAGON_NODE_NO_SLOT: its
+ * parent was killed meanwhile, and it has none of that). -EAGAIN: the table is full. A fork
+ * that fails, and a copy that is killed in those microseconds, keep theirs in use until this
+ * process ends. One thread at a time. */
+int dragon_node_before_fork(struct dragon_node *node, uint32_t *holder_out);
+
+/* After it, in this process. */
+void dragon_node_after_fork(struct dragon_node *node);
 
 /* ---- pollers: a file descriptor that is readable while a channel has messages ---- */
 

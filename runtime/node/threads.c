@@ -9,6 +9,8 @@
 #include "memory/pool.h"
 #include "os/os.h"
 
+#include <errno.h>
+
 #define PREFAULT_BYTES (UINT64_C(1) << 20)
 #define IDLE_NS (5 * DRAGON_NS_PER_S)
 #define LONGEST_TRIM_PERIODS 16
@@ -28,6 +30,58 @@ static void serve(struct dragon_node *node, uint32_t requests)
     if (requests & DRAGON_NODE_SWEEP)
         dragon_table_sweep_dead(&node->table);
 }
+
+/* ---- processes that no supervisor watches ---- */
+
+static void slot_ended(struct dragon_node *node, struct dragon_table_slot *slot)
+{
+    uint32_t state = dragon_observe(&slot->state);
+
+    if (state != DRAGON_TABLE_ALIVE && state != DRAGON_TABLE_ENDING)
+        return;
+    if (!dragon_replace(&slot->state, &state, DRAGON_TABLE_DEAD))
+        return;
+    (void)dragon_node_start_memory_thread(node);
+    dragon_node_request(node, DRAGON_NODE_SWEEP);
+}
+
+/* Another process may have its pid by the time that it is watched. */
+static bool is_same_process(const struct dragon_table_slot *slot)
+{
+    uint64_t ticks;
+
+    return dragon_os_start_time(dragon_peek(&slot->pid), &ticks) == 0 &&
+           (dragon_peek(&slot->start_ticks) == 0 || ticks == dragon_peek(&slot->start_ticks));
+}
+
+static void watch_slot(struct dragon_node *node, struct dragon_table_slot *slot)
+{
+    int32_t pid = dragon_peek(&slot->pid);
+    int r;
+
+    if (pid == dragon_os_pid() || dragon_exchange(&slot->is_watched, 1))
+        return;
+    r = dragon_node_watch_child(node, pid);
+    if (r == -ESRCH || (r == 0 && !is_same_process(slot)))
+        slot_ended(node, slot);
+    else if (r < 0)
+        dragon_poke(&slot->is_watched, 0); /* no descriptor is left: another time */
+}
+
+static void watch_unwatched(struct dragon_node *node)
+{
+    uint32_t n = dragon_table_n_slots(&node->table);
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct dragon_table_slot *slot = dragon_table_claimed(&node->table, i);
+        uint32_t state = dragon_observe(&slot->state);
+
+        if (state == DRAGON_TABLE_ALIVE || state == DRAGON_TABLE_ENDING)
+            watch_slot(node, slot);
+    }
+}
+
+/* ---- giving memory back ---- */
 
 /* How the head gives memory back: it sleeps while the pool is small; then it
  * looks each period, and ever less often while there is nothing to give. */
@@ -69,6 +123,8 @@ static void *memory_thread(void *argument)
         uint32_t key = dragon_eventcount_prepare(node->memory_work);
         uint32_t requests = dragon_exchange(&node->memory_requests, 0);
 
+        if (node->is_head && dragon_table_take_unwatched(&node->table))
+            watch_unwatched(node);
         trim(node, &trimming);
         if (requests)
             serve(node, requests);
@@ -131,19 +187,10 @@ static void *channels_thread(void *argument)
 
 static void child_ended(struct dragon_node *node, int32_t pid)
 {
-    struct dragon_table_slot *slot;
-    uint32_t index, state;
+    uint32_t index;
 
-    if (!dragon_table_find(&node->table, pid, &index))
-        return;
-    slot = dragon_table_claimed(&node->table, index);
-    state = dragon_observe(&slot->state);
-    if (state != DRAGON_TABLE_ALIVE && state != DRAGON_TABLE_ENDING)
-        return;
-    if (!dragon_replace(&slot->state, &state, DRAGON_TABLE_DEAD))
-        return;
-    (void)dragon_node_start_memory_thread(node);
-    dragon_node_request(node, DRAGON_NODE_SWEEP);
+    if (dragon_table_find(&node->table, pid, &index))
+        slot_ended(node, dragon_table_claimed(&node->table, index));
 }
 
 static void *watch_thread(void *argument)

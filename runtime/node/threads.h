@@ -58,6 +58,11 @@ struct dragon_node {
     /* Supervisor. The epoll descriptor is close-on-exec. */
     int epoll_fd;
 
+    /* Between the two halves of dragon_node_before_fork: the copy's slot, and the thread. */
+    uint32_t copy_slot;
+    pthread_t forker;
+    _Atomic uint32_t has_children; /* that it watches or has forked */
+
     /* Pollers, by doorbell bit. Guarded by pollers_mutex. */
     pthread_mutex_t pollers_mutex;
     struct dragon_poller *pollers[DRAGON_DOORBELL_BITS];

@@ -4,6 +4,7 @@
 #include "channel/in_flight.h"
 #include "memory/pool.h"
 #include "os/os.h"
+#include "wait/eventcount.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -123,16 +124,88 @@ static bool is_abandoned(struct dragon_table_slot *slot)
 
     if (dragon_observe(&slot->state) == DRAGON_TABLE_DEAD)
         return true; /* who wanted to sweep it may have died as well */
+    if (dragon_observe(&slot->state) == DRAGON_TABLE_FORKING)
+        return false; /* it goes with its parent's slot */
     if (dragon_os_start_time(dragon_peek(&slot->pid), &ticks) < 0)
         return true;
     return dragon_peek(&slot->start_ticks) != 0 && ticks != dragon_peek(&slot->start_ticks);
 }
 
+static bool sweep_slot_locked(struct dragon_table *table, uint32_t index)
+{
+    return dragon_in_flight_sweep(table->pool, DRAGON_HOLDER_FIRST_SLOT + index, NULL) == 0;
+}
+
+/* Where state and pid are swapped together. */
+static uint64_t pair_of(uint32_t state, int32_t pid)
+{
+    union {
+        struct {
+            uint32_t state;
+            int32_t pid;
+        };
+        uint64_t pair;
+    } both = {.state = state, .pid = pid};
+
+    return both.pair;
+}
+
+/* A copy that its parent did not come to fork, or that did not come to say so. */
+static void sweep_unborn_locked(struct dragon_table *table, uint32_t index)
+{
+    struct dragon_table_slot *slot = dragon_table_claimed(table, index);
+    uint64_t forking = pair_of(DRAGON_TABLE_FORKING, 0);
+
+    if (dragon_replace(&slot->state_and_pid, &forking, pair_of(DRAGON_TABLE_DEAD, 0)) &&
+        sweep_slot_locked(table, index))
+        dragon_table_release(table, index);
+}
+
+static void disown_locked(struct dragon_table *table, uint32_t parent)
+{
+    int32_t pid = dragon_peek(&dragon_table_claimed(table, parent)->pid);
+    uint32_t n = pid != 0 ? dragon_table_n_slots(table) : 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct dragon_table_slot *slot = dragon_table_claimed(table, i);
+
+        if (i == parent || slot->parent_pid != pid)
+            continue;
+        if (dragon_observe(&slot->state) == DRAGON_TABLE_FORKING)
+            sweep_unborn_locked(table, i);
+        else if (dragon_observe(&slot->state) != DRAGON_TABLE_FREE)
+            dragon_table_unwatch(table, i);
+    }
+}
+
+void dragon_table_disown(struct dragon_table *table, uint32_t slot)
+{
+    if (dragon_mutex_lock(&table->shared->mutex) < 0)
+        return;
+    disown_locked(table, slot);
+    dragon_mutex_unlock(&table->shared->mutex);
+}
+
+void dragon_table_unwatch(struct dragon_table *table, uint32_t slot)
+{
+    dragon_poke(&dragon_table_claimed(table, slot)->is_watched, 0);
+    dragon_publish(&table->shared->has_unwatched, 1); /* pairs with _take_unwatched */
+    dragon_fence();
+    dragon_eventcount_wake_one(dragon_pool_grown(table->pool));
+}
+
+bool dragon_table_take_unwatched(struct dragon_table *table)
+{
+    return dragon_peek(&table->shared->has_unwatched) &&
+           dragon_exchange(&table->shared->has_unwatched, 0);
+}
+
 /* False: there was no memory for it; the slot stays as it is. */
 static bool take_over_locked(struct dragon_table *table, uint32_t index)
 {
-    if (dragon_in_flight_sweep(table->pool, DRAGON_HOLDER_FIRST_SLOT + index, NULL) < 0)
+    if (!sweep_slot_locked(table, index))
         return false;
+    disown_locked(table, index);
     dragon_table_release(table, index);
     return true;
 }
@@ -171,24 +244,44 @@ static void release_namesakes_locked(struct dragon_table *table, int32_t pid, ui
     }
 }
 
+/* A free slot, or one that is added. */
+static int make_free_locked(struct dragon_table *table, uint32_t *slot_out)
+{
+    int r = 0;
+
+    while (r == 0 && !find_free_locked(table, slot_out))
+        r = add_segment_locked(table);
+    return dragon_error_trace(r);
+}
+
+static bool is_alive_in_table(struct dragon_table *table, int32_t pid)
+{
+    uint32_t index;
+
+    return dragon_table_find(table, pid, &index) &&
+           dragon_observe(&dragon_table_claimed(table, index)->state) == DRAGON_TABLE_ALIVE;
+}
+
 static int claim_locked(struct dragon_table *table, int32_t pid, uint64_t start_ticks,
                         int32_t parent_pid, uint32_t *slot_out)
 {
     struct dragon_table_slot *slot;
     uint32_t index;
-    int r = 0;
+    int r;
 
     release_namesakes_locked(table, pid, start_ticks);
-    while (r == 0 && !find_free_locked(table, &index))
-        r = add_segment_locked(table);
+    r = make_free_locked(table, &index);
     if (r != 0)
         return dragon_error_trace(r);
     slot = dragon_table_claimed(table, index);
+    dragon_poke(&slot->is_watched, 1);
     dragon_poke(&slot->pid, pid);
     dragon_poke(&slot->start_ticks, start_ticks);
     slot->parent_pid = parent_pid;
     dragon_doorbell_init(&slot->doorbell);
     dragon_publish(&slot->state, DRAGON_TABLE_ALIVE);
+    if (!is_alive_in_table(table, parent_pid))
+        dragon_table_unwatch(table, index);
     *slot_out = index;
     return 0;
 }
@@ -203,6 +296,47 @@ int dragon_table_claim(struct dragon_table *table, int32_t pid, uint64_t start_t
     r = claim_locked(table, pid, start_ticks, parent_pid, slot_out);
     dragon_mutex_unlock(&table->shared->mutex);
     return dragon_error_trace(r);
+}
+
+static int claim_for_copy_locked(struct dragon_table *table, uint32_t parent, uint32_t *slot_out)
+{
+    struct dragon_table_slot *slot;
+    int r = make_free_locked(table, slot_out);
+
+    if (r != 0)
+        return dragon_error_trace(r);
+    slot = dragon_table_claimed(table, *slot_out);
+    dragon_poke(&slot->pid, 0);
+    dragon_poke(&slot->start_ticks, 0);
+    dragon_poke(&slot->is_watched, 0);
+    slot->parent_pid = dragon_peek(&dragon_table_claimed(table, parent)->pid);
+    dragon_doorbell_init(&slot->doorbell);
+    dragon_publish(&slot->state, DRAGON_TABLE_FORKING);
+    return 0;
+}
+
+int dragon_table_claim_for_copy(struct dragon_table *table, uint32_t parent, uint32_t *slot_out)
+{
+    int r = dragon_mutex_lock(&table->shared->mutex);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    r = claim_for_copy_locked(table, parent, slot_out);
+    dragon_mutex_unlock(&table->shared->mutex);
+    return dragon_error_trace(r);
+}
+
+bool dragon_table_become(struct dragon_table *table, uint32_t slot, int32_t pid,
+                         uint64_t start_ticks)
+{
+    struct dragon_table_slot *s = dragon_table_claimed(table, slot);
+    uint64_t forking = pair_of(DRAGON_TABLE_FORKING, 0);
+
+    if (!dragon_replace(&s->state_and_pid, &forking, pair_of(DRAGON_TABLE_ALIVE, pid)))
+        return false;
+    dragon_poke(&s->start_ticks, start_ticks);
+    dragon_table_unwatch(table, slot);
+    return true;
 }
 
 void dragon_table_sweep_dead(struct dragon_table *table)

@@ -13,6 +13,15 @@
  * slot: its own process; `state` also whoever has seen that process dead.
  * A process that dies while it claims leaves a slot whose pid is not set or
  * not alive: the next claim takes it.
+ *
+ * Before a process forks it claims a slot for its copy, which makes that its own by one
+ * swap, of state and pid. Who sweeps the parent before that swaps it to DEAD: then the
+ * copy has no slot, and nothing that was opened in its name. A copy that dies before
+ * the swap leaves the slot to the sweep of its parent.
+ *
+ * The supervisor of a process watches those that it has started. Forked copies, and
+ * processes whose parent has left, are nobody's: has_unwatched tells the head to watch
+ * them. Who writes is_watched: as `state`, and the head.
  */
 
 #include "base/atomic.h"
@@ -31,16 +40,22 @@ struct dragon_pool;
 enum dragon_table_state {
     DRAGON_TABLE_FREE = 0,
     DRAGON_TABLE_ALIVE,
-    DRAGON_TABLE_ENDING, /* clean exit under way: its end is no event */
-    DRAGON_TABLE_DEAD,   /* its blocks are being taken back */
+    DRAGON_TABLE_ENDING,  /* clean exit under way: its end is no event */
+    DRAGON_TABLE_DEAD,    /* its blocks and uses are being taken back */
+    DRAGON_TABLE_FORKING, /* claimed by the process parent_pid for a copy of itself */
 };
 
 struct dragon_table_slot {
-    _Atomic uint32_t state;
-    _Atomic int32_t pid;
+    union {
+        struct {
+            _Atomic uint32_t state;
+            _Atomic int32_t pid;
+        };
+        _Atomic uint64_t state_and_pid;
+    };
     _Atomic uint64_t start_ticks; /* tells the process from a later one with its pid; 0: not said */
     int32_t parent_pid;
-    uint32_t reserved0;
+    _Atomic uint32_t is_watched; /* some supervisor has a pidfd of it */
     uint64_t reserved1[5];
     struct dragon_doorbell doorbell;
     uint64_t reserved2;
@@ -52,7 +67,7 @@ _Static_assert(sizeof(struct dragon_table_slot) == 128, "shared layout");
 struct dragon_table_shared {
     struct dragon_mutex mutex;
     _Atomic uint32_t n_segments;
-    uint32_t reserved0;
+    _Atomic uint32_t has_unwatched; /* look for slots with a process that nobody watches */
     _Atomic uint64_t segments[DRAGON_TABLE_SEGMENTS]; /* offsets in the pool */
     uint64_t reserved1[5];
     struct dragon_table_slot first[DRAGON_TABLE_FIRST_SLOTS];
@@ -86,7 +101,26 @@ void dragon_table_open(struct dragon_table *table, struct dragon_pool *pool, uin
 int dragon_table_claim(struct dragon_table *table, int32_t pid, uint64_t start_ticks,
                        int32_t parent_pid, uint32_t *slot_out);
 
-/* Free what the processes in DRAGON_TABLE_DEAD slots held (but for blocks in
+/* Claim a slot for a copy that the process in slot `parent` is about to fork. As
+ * dragon_table_claim. */
+int dragon_table_claim_for_copy(struct dragon_table *table, uint32_t parent, uint32_t *slot_out);
+
+/* In the copy: make that slot this process's. False: it is no more, as the parent has
+ * ended. */
+bool dragon_table_become(struct dragon_table *table, uint32_t slot, int32_t pid,
+                         uint64_t start_ticks);
+
+/* A process is about to leave: others watch the processes that it has started, and what it
+ * claimed for copies is given back. */
+void dragon_table_disown(struct dragon_table *table, uint32_t slot);
+
+/* Let the head watch the process in a slot. */
+void dragon_table_unwatch(struct dragon_table *table, uint32_t slot);
+
+/* True if that was asked for since the last call. */
+bool dragon_table_take_unwatched(struct dragon_table *table);
+
+/* Free what the processes in DRAGON_TABLE_DEAD slots held and used (but for blocks in
  * flight, channel/in_flight.h), and the slots. Under the mutex: a slot that were
  * claimed anew meanwhile would lose its blocks. */
 void dragon_table_sweep_dead(struct dragon_table *table);

@@ -107,22 +107,27 @@ int dragon_condition_init(struct dragon_condition *condition)
     return dragon_error_trace(r);
 }
 
+/* The last one first, so that who is killed leaves a chain: it ends at a name that is
+ * stale. */
+static bool free_last(struct dragon_condition *condition, struct dragon_pool *pool)
+{
+    struct dragon_condition_link *last = NULL;
+    struct walk walk;
+
+    walk_begin(&walk, condition);
+    do {
+        struct dragon_handle handle = walk.next->block;
+
+        if (dragon_observe(&walk.next->is_set) && find_more(pool, &handle))
+            last = walk.next;
+    } while (walk_on(&walk, pool));
+    return last && dragon_pool_free(pool, &last->block) == 0;
+}
+
 void dragon_condition_fini(struct dragon_condition *condition, struct dragon_pool *pool)
 {
-    struct dragon_handle handle = condition->next.block;
-    bool is_set = dragon_observe(&condition->next.is_set);
-
-    while (is_set) {
-        struct more *more = find_more(pool, &handle);
-        struct dragon_handle this = handle;
-
-        if (!more)
-            return;
-        handle = more->next.block;
-        is_set = dragon_observe(&more->next.is_set);
-        if (dragon_pool_free(pool, &this) != 0)
-            return;
-    }
+    while (free_last(condition, pool))
+        ;
 }
 
 /* ---- entering ---- */
@@ -160,7 +165,7 @@ static int append(struct walk *last, struct dragon_pool *pool)
     struct more *more;
     int r;
 
-    r = dragon_pool_alloc(pool, sizeof *more, DRAGON_HOLDER_OBJECT, &handle);
+    r = dragon_pool_alloc(pool, sizeof *more, DRAGON_HOLDER_PART, &handle);
     if (r != 0)
         return r < 0 ? dragon_error_trace(r) : dragon_error_origin(-ENOMEM);
     more = dragon_pool_at(pool, handle.offset);

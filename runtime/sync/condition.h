@@ -34,7 +34,7 @@
  */
 
 #include "base/atomic.h"
-#include "memory/handle.h"
+#include "memory/object.h"
 #include "wait/mutex.h"
 #include "wait/wait_until.h"
 
@@ -83,7 +83,11 @@ _Static_assert(sizeof(struct dragon_condition) == 128 + 64 * DRAGON_CONDITION_N_
 /* 0 or -errno. */
 int dragon_condition_init(struct dragon_condition *condition);
 
-/* Free the blocks of further entries. Nobody waits any more. */
+/* What the state of an object begins with that is a condition. */
+#define DRAGON_CONDITION_KIND DRAGON_KIND('C', 'O', 'N', 'D')
+
+/* Free the blocks of further entries. Nobody waits any more. May be called again
+ * where a process was killed in the middle of it. */
 void dragon_condition_fini(struct dragon_condition *condition, struct dragon_pool *pool);
 
 /* Queue up. The caller holds its lock; after this it releases it and calls

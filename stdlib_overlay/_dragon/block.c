@@ -22,10 +22,8 @@ PyObject *dragon_py_block_new(struct dragon_py_state *state, struct dragon_pool 
 {
     struct block *self = PyObject_New(struct block, state->block_type);
 
-    if (!self) {
-        dragon_pool_free(pool, handle);
+    if (!self)
         return NULL;
-    }
     self->pool = pool;
     self->handle = *handle;
     self->address = address;

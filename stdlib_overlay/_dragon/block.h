@@ -10,8 +10,8 @@
 
 #include "memory/handle.h"
 
-/* A block that becomes the new object's, also on failure (then it is freed).
- * address, size_bytes: the block's memory. NULL with an exception. */
+/* A block that becomes the new object's. address, size_bytes: the block's memory. NULL with
+ * an exception: it stays the caller's. */
 PyObject *dragon_py_block_new(struct dragon_py_state *state, struct dragon_pool *pool,
                               const struct dragon_handle *handle, void *address,
                               uint64_t size_bytes);

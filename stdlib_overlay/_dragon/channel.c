@@ -17,6 +17,7 @@
 #include "wait.h"
 
 #include "base/deadline.h"
+#include "channel/fini.h"
 #include "memory/pool.h"
 #include "os/os.h"
 
@@ -35,6 +36,9 @@ struct words {
     uint64_t client_id;
     uint64_t size_bytes; /* of the payload */
 };
+
+/* Uses the channel's object until somebody destroys it. */
+#define EXISTENCE DRAGON_HOLDER_CHANNEL
 
 #define SLOT_BYTES (DRAGON_MESSAGE_INLINE_BYTES - sizeof(struct words))
 
@@ -62,8 +66,14 @@ static uint32_t take_part(struct dragon_py_channel *self, uint32_t role)
 {
     uint32_t holder = dragon_py_pool_holder((struct dragon_py_pool *)self->pool, role);
 
-    self->channel.holder = holder == role ? DRAGON_HOLDER_OBJECT : holder;
+    self->channel.holder = holder == role ? DRAGON_HOLDER_PART : holder;
     return holder;
+}
+
+/* Who uses the channel's object for this process: it, where it can be a member. */
+static uint32_t user_of(struct dragon_py_channel *self)
+{
+    return dragon_py_pool_holder((struct dragon_py_pool *)self->pool, DRAGON_HOLDER_SHARED);
 }
 
 int dragon_py_channel_require(struct dragon_py_channel *self)
@@ -128,7 +138,6 @@ static int make_channel(struct dragon_py_channel *self, const struct plan *plan)
 
     if (r != 0)
         return r;
-    self->base.fini = dragon_channel_fini;
     shared->uid = plan->uid;
     shared->block_bytes = plan->block_bytes;
     shared->lock_type = plan->lock_type;
@@ -151,8 +160,9 @@ static PyObject *channel_create(PyTypeObject *type, PyObject *args)
     self = allocate(type, pool);
     if (!self)
         return NULL;
-    if (dragon_py_object_create_in(&self->base, pool_of(self), KIND,
-                                   sizeof(struct dragon_py_channel_state), NULL, "Channel") < 0)
+    if (dragon_py_object_create_in(&self->base, pool_of(self), user_of(self), KIND,
+                                   sizeof(struct dragon_py_channel_state), dragon_fini,
+                                   "Channel") < 0)
         goto drop;
     r = make_channel(self, &plan);
     if (r == DRAGON_POOL_FULL)
@@ -161,8 +171,10 @@ static PyObject *channel_create(PyTypeObject *type, PyObject *args)
         dragon_py_raise(state, r, "Channel");
     if (r != 0)
         goto drop;
-    dragon_object_keep(&self->base.object); /* until it is destroyed */
-    return (PyObject *)self;
+    r = dragon_object_keep(&self->base.object, EXISTENCE); /* until it is destroyed */
+    if (r == 0)
+        return (PyObject *)self;
+    dragon_py_raise(state, r, "Channel");
 
 drop:
     Py_DECREF(self);
@@ -191,8 +203,8 @@ static PyObject *channel_open(PyTypeObject *type, PyObject *args)
     if (!self)
         return NULL;
     handle = dragon_pool_handle(pool_of(self), offset, generation);
-    if (dragon_py_object_attach_in(&self->base, pool_of(self), &handle, false, KIND,
-                                   sizeof(struct dragon_py_channel_state), dragon_channel_fini,
+    if (dragon_py_object_attach_in(&self->base, pool_of(self), user_of(self), &handle, KIND,
+                                   sizeof(struct dragon_py_channel_state), dragon_fini,
                                    "Channel") < 0)
         goto drop;
     r = dragon_channel_open(&self->channel, &self->base.object);
@@ -236,6 +248,7 @@ static PyObject *channel_destroy(struct dragon_py_channel *self, PyObject *Py_UN
         return raise_destroyed(self);
     dragon_py_channel_end_sync(self);
     existence = self->base.object;
+    existence.holder = EXISTENCE;
     dragon_object_close(&existence, self->base.fini);
     Py_RETURN_NONE;
 }

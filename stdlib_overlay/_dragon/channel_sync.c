@@ -99,7 +99,7 @@ void dragon_py_channel_leave_sync(struct dragon_py_channel *self)
         finish(self, false);
     } else if (has_leader(self)) {
         /* For good: only that thread could unlock what is in there. */
-        dragon_object_keep(&self->base.object);
+        (void)dragon_object_keep(&self->base.object, self->base.object.holder);
         Py_INCREF(self->pool);
     }
 }

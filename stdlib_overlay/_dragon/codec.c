@@ -3,7 +3,9 @@
 #include "block.h"
 
 #include "base/alloc.h"
+#include "channel/fini.h"
 #include "memory/pool.h"
+#include "memory/uses.h"
 
 #include <string.h>
 
@@ -18,6 +20,7 @@ enum kind {
     KIND_TUPLE,
     KIND_PICKLE,
     KIND_PICKLE_WITH_BUFFERS,
+    KIND_LISTS_USES = 0x100, /* a flag: the block lists objects that it keeps in use */
 };
 
 /* Buffers below this are cheaper inside the pickle, and copies above it are
@@ -58,6 +61,14 @@ static struct dragon_handle block_handle(struct dragon_pool *pool,
     return dragon_pool_handle(pool, message->block_offset, message->block_generation);
 }
 
+static void raise_failure(struct dragon_py_state *state, struct dragon_pool *pool, int r)
+{
+    if (r == DRAGON_POOL_FULL)
+        dragon_py_raise_pool_full(state, pool, 0, "put");
+    else
+        dragon_py_raise(state, r, "put");
+}
+
 /* A block for the message. Its memory, or NULL with PoolFull. */
 static void *add_block(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
                        size_t size_bytes, struct dragon_message *message)
@@ -75,27 +86,32 @@ static void *add_block(struct dragon_py_state *state, struct dragon_pool *pool, 
     return dragon_pool_at(pool, handle.offset);
 }
 
-void dragon_py_discard(struct dragon_pool *pool, const struct dragon_message *message)
+void dragon_py_discard(struct dragon_pool *pool, uint32_t holder,
+                       const struct dragon_message *message)
 {
+    struct dragon_garbage garbage = {.pool = pool, .freer = holder};
     struct dragon_handle handle = block_handle(pool, message);
 
-    if (dragon_message_has_block(message))
-        dragon_pool_free(pool, &handle);
+    if (!dragon_message_has_block(message))
+        return;
+    dragon_uses_free_block(&handle, &garbage);
+    dragon_garbage_free(&garbage, dragon_fini);
 }
 
-/* n bytes of payload: inline, or in a block with n inline. */
+/* n bytes of payload: inline, or in a block with n inline. room_bytes: that the block is
+ * to have, 0 for n: then there must be one. */
 static int store(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                 const char *bytes, size_t n, struct dragon_message *message)
+                 const char *bytes, size_t n, size_t room_bytes, struct dragon_message *message)
 {
     uint64_t length = n;
     void *block;
 
-    if (n <= DRAGON_MESSAGE_INLINE_BYTES) {
+    if (n <= DRAGON_MESSAGE_INLINE_BYTES && room_bytes == 0) {
         memcpy(message->bytes, bytes, n);
         message->size_bytes = (uint32_t)n;
         return 0;
     }
-    block = add_block(state, pool, holder, n, message);
+    block = add_block(state, pool, holder, room_bytes ? room_bytes : n, message);
     if (!block)
         return -1;
     copy(block, bytes, n);
@@ -546,31 +562,88 @@ static PyObject *new_pickler(struct sink *sink)
 static _Thread_local int exporting_depth;
 static _Thread_local struct dragon_py_export *exports;
 
-int dragon_py_note_export(struct dragon_object *object, dragon_object_fini fini)
+int dragon_py_note_export(struct dragon_py_state *state, struct dragon_object *object,
+                          dragon_object_fini fini)
 {
     struct dragon_py_export *export = PyMem_Malloc(sizeof *export);
+    int r;
 
     if (!export) {
         PyErr_NoMemory();
         return -1;
     }
-    dragon_object_keep(object);
-    *export = (struct dragon_py_export){*object, fini, exports};
+    r = dragon_object_keep(object, object->holder);
+    if (r != 0) {
+        PyMem_Free(export);
+        raise_failure(state, object->pool, r);
+        return -1;
+    }
+    *export = (struct dragon_py_export){*object, fini, true, false, exports};
     exports = export;
     return 0;
 }
 
-/* Forget the exports since `before`; undo: the message will not be sent. */
-static void end_exports(struct dragon_py_export *before, bool undo)
+/* Forget the exports since `before`: the message keeps them by now, or was not made. */
+static void end_exports(struct dragon_py_export *before)
 {
     while (exports != before) {
         struct dragon_py_export *export = exports;
 
         exports = export->next;
-        if (undo)
+        if (export->is_ours)
             dragon_object_close(&export->object, export->fini);
         PyMem_Free(export);
     }
+}
+
+void dragon_py_exports_before_fork(uint32_t holder)
+{
+    for (struct dragon_py_export *export = exports; export; export = export->next)
+        export->is_copied = holder != 0 && dragon_object_keep(&export->object, holder) == 0;
+}
+
+void dragon_py_exports_after_fork(uint32_t holder)
+{
+    for (struct dragon_py_export *export = exports; export; export = export->next) {
+        export->object.holder = holder;
+        export->is_ours = holder != 0 && export->is_copied;
+    }
+}
+
+static uint64_t n_exports(const struct dragon_py_export *before)
+{
+    uint64_t n = 0;
+
+    for (const struct dragon_py_export *export = exports; export != before; export = export->next)
+        n++;
+    return n;
+}
+
+/* Let the message's block use what was exported since `before`. */
+static int list_exports(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+                        const struct dragon_py_export *before, struct dragon_message *message)
+{
+    struct dragon_handle block = block_handle(pool, message);
+    struct dragon_handle *objects;
+    uint64_t n = n_exports(before), i = 0;
+    int r;
+
+    if (n == 0)
+        return 0;
+    objects = PyMem_Malloc(n * sizeof *objects);
+    if (!objects) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (const struct dragon_py_export *export = exports; export != before; export = export->next)
+        objects[i++] = export->object.handle;
+    r = dragon_uses_add(pool, &block, objects, n, holder);
+    PyMem_Free(objects);
+    if (r == 0)
+        message->kind |= KIND_LISTS_USES;
+    else
+        raise_failure(state, pool, r);
+    return r == 0 ? 0 : -1;
 }
 
 static int dump(struct dragon_py_state *state, PyObject *pickler, PyObject *object)
@@ -605,8 +678,15 @@ static size_t align_up(size_t n)
     return (n + 63) & ~(size_t)63;
 }
 
+/* Bytes of a block for size_bytes and n exports. */
+static size_t room_of(size_t size_bytes, uint64_t n)
+{
+    return n ? (size_t)dragon_uses_block_bytes(size_bytes, n) : size_bytes;
+}
+
 static int store_with_buffers(struct dragon_py_state *state, struct dragon_pool *pool,
-                              uint32_t holder, struct sink *sink, struct dragon_message *message)
+                              uint32_t holder, struct sink *sink, uint64_t n_uses,
+                              struct dragon_message *message)
 {
     Py_ssize_t n_buffers = PyList_GET_SIZE(sink->buffers);
     size_t pickle_offset =
@@ -617,7 +697,7 @@ static int store_with_buffers(struct dragon_py_state *state, struct dragon_pool 
 
     for (Py_ssize_t i = 0; i < n_buffers; i++)
         total += align_up((size_t)PyMemoryView_GET_BUFFER(PyList_GET_ITEM(sink->buffers, i))->len);
-    header = add_block(state, pool, holder, total, message);
+    header = add_block(state, pool, holder, room_of(total, n_uses), message);
     if (!header)
         return -1;
     header->pickle_offset = pickle_offset;
@@ -642,12 +722,22 @@ static int store_with_buffers(struct dragon_py_state *state, struct dragon_pool 
 }
 
 static int store_pickle(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                        struct sink *sink, struct dragon_message *message)
+                        struct sink *sink, const struct dragon_py_export *before,
+                        struct dragon_message *message)
 {
-    if (PyList_GET_SIZE(sink->buffers) > 0)
-        return store_with_buffers(state, pool, holder, sink, message);
+    uint64_t n_uses = n_exports(before);
+    size_t room_bytes = n_uses ? room_of(sink->n, n_uses) : 0;
+    int r;
+
     message->kind = KIND_PICKLE;
-    return store(state, pool, holder, sink->bytes, sink->n, message);
+    r = PyList_GET_SIZE(sink->buffers) > 0
+            ? store_with_buffers(state, pool, holder, sink, n_uses, message)
+            : store(state, pool, holder, sink->bytes, sink->n, room_bytes, message);
+    if (r == 0 && list_exports(state, pool, holder, before, message) < 0) {
+        dragon_py_discard(pool, holder, message);
+        r = -1;
+    }
+    return r;
 }
 
 static int pickle_with(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
@@ -659,8 +749,8 @@ static int pickle_with(struct dragon_py_state *state, struct dragon_pool *pool, 
 
     *pickling_failed_out = r < 0;
     if (r == 0)
-        r = store_pickle(state, pool, holder, (struct sink *)sink, message);
-    end_exports(before, r < 0);
+        r = store_pickle(state, pool, holder, (struct sink *)sink, before, message);
+    end_exports(before);
     clear_memo(pickler);
     sink_reset((struct sink *)sink);
     return r;
@@ -805,17 +895,52 @@ static PyObject *unpickle_with_buffers(struct dragon_py_state *state, PyObject *
     return result;
 }
 
+/* garbage: NULL if it lists nothing. */
+static void drop_block(struct dragon_pool *pool, const struct dragon_handle *block,
+                       struct dragon_garbage *garbage)
+{
+    if (garbage)
+        (void)dragon_uses_free_block(block, garbage);
+    else
+        (void)dragon_pool_free(pool, block);
+}
+
+/* The views keep the block, but not what travelled beside them. */
 static PyObject *decode_with_buffers(struct dragon_py_state *state, struct dragon_pool *pool,
-                                     const struct payload *payload)
+                                     const struct payload *payload, struct dragon_garbage *garbage)
 {
     PyObject *block, *result;
 
     block = dragon_py_block_new(state, pool, &payload->handle, (void *)(uintptr_t)payload->bytes,
                                 payload->n);
-    if (!block)
+    if (!block) {
+        drop_block(pool, &payload->handle, garbage);
         return NULL;
+    }
     result = unpickle_with_buffers(state, block, payload);
+    if (garbage)
+        dragon_uses_release(&payload->handle, garbage);
     Py_DECREF(block);
+    return result;
+}
+
+static PyObject *decode_payload(struct dragon_py_state *state, struct dragon_pool *pool,
+                                const struct dragon_message *message, const struct payload *payload,
+                                struct dragon_garbage *garbage)
+{
+    uint32_t kind = message->kind & ~(uint32_t)KIND_LISTS_USES;
+    PyObject *result;
+
+    if (kind == KIND_PICKLE_WITH_BUFFERS && payload->has_block)
+        return decode_with_buffers(state, pool, payload, garbage);
+    if (kind == KIND_PICKLE)
+        result = unpickle(state, payload->bytes, payload->n);
+    else if (kind == KIND_TUPLE && !payload->has_block)
+        result = decode_tuple(state, message);
+    else
+        result = decode_scalar(state, kind, payload->bytes, payload->n);
+    if (payload->has_block)
+        drop_block(pool, &payload->handle, garbage);
     return result;
 }
 
@@ -834,33 +959,27 @@ int dragon_py_encode(struct dragon_py_state *state, struct dragon_pool *pool, ui
     message->block_lines = 0;
     if (as_scalar(object, &scalar)) {
         message->kind = scalar.kind;
-        return store(state, pool, holder, scalar.bytes, scalar.n, message);
+        return store(state, pool, holder, scalar.bytes, scalar.n, 0, message);
     }
     if (PyTuple_CheckExact(object) && encode_tuple(object, message))
         return 0;
     return encode_pickle(state, pool, holder, object, message, pickling_failed_out);
 }
 
-PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *pool,
+PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
                            const struct dragon_message *message)
 {
+    struct dragon_garbage garbage = {.pool = pool, .freer = holder};
+    bool lists_uses = (message->kind & KIND_LISTS_USES) != 0;
     struct payload payload;
     PyObject *result;
 
     if (find_payload(state, pool, message, &payload) < 0) {
-        dragon_py_discard(pool, message);
+        dragon_py_discard(pool, holder, message);
         return NULL;
     }
-    if (message->kind == KIND_PICKLE_WITH_BUFFERS && payload.has_block)
-        return decode_with_buffers(state, pool, &payload);
-    if (message->kind == KIND_PICKLE)
-        result = unpickle(state, payload.bytes, payload.n);
-    else if (message->kind == KIND_TUPLE && !payload.has_block)
-        result = decode_tuple(state, message);
-    else
-        result = decode_scalar(state, message->kind, payload.bytes, payload.n);
-    if (payload.has_block)
-        dragon_pool_free(pool, &payload.handle);
+    result = decode_payload(state, pool, message, &payload, lists_uses ? &garbage : NULL);
+    dragon_garbage_free(&garbage, dragon_fini);
     return result;
 }
 

@@ -15,16 +15,24 @@
 #include "channel/message.h"
 #include "memory/object.h"
 
-/* A use of an object that a message under way carries. */
+/* An object that a message under way lists, and a use of it until that is made. */
 struct dragon_py_export {
     struct dragon_object object;
     dragon_object_fini fini;
+    bool is_ours;   /* the use is this process's, not its parent's */
+    bool is_copied; /* a copy that is being forked has one, too */
     struct dragon_py_export *next;
 };
 
-/* Take a use of the object for the message that this thread is making. -1 with
- * MemoryError. */
-int dragon_py_note_export(struct dragon_object *object, dragon_object_fini fini);
+/* Let the message that this thread is making keep the object in use (memory/uses.h). -1
+ * with an exception. */
+int dragon_py_note_export(struct dragon_py_state *state, struct dragon_object *object,
+                          dragon_object_fini fini);
+
+/* Before a fork in the middle of that: what the copy, which will be holder, needs to go on.
+ * 0: it cannot. And in the copy. */
+void dragon_py_exports_before_fork(uint32_t holder);
+void dragon_py_exports_after_fork(uint32_t holder);
 
 /* Make a message of an object. A block in it is held by holder and becomes the
  * caller's. 0, or -1 with an exception: PoolFull, or whatever pickling raised
@@ -33,10 +41,11 @@ int dragon_py_encode(struct dragon_py_state *state, struct dragon_pool *pool, ui
                      PyObject *object, struct dragon_message *message_out,
                      bool *pickling_failed_out);
 
-/* The object of a message. Consumes its block, which this process holds. A new
+/* The object of a message. Consumes its block, which this process holds as holder. A new
  * reference, or NULL with an exception. */
-PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *pool,
+PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
                            const struct dragon_message *message);
 
-/* Free what a message holds that is not in a channel. */
-void dragon_py_discard(struct dragon_pool *pool, const struct dragon_message *message);
+/* Free what a message holds that is not in a channel. holder: this process. */
+void dragon_py_discard(struct dragon_pool *pool, uint32_t holder,
+                       const struct dragon_message *message);

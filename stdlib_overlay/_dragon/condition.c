@@ -11,9 +11,10 @@
  */
 #include "sync.h"
 
+#include "channel/fini.h"
 #include "sync/condition.h"
 
-#define KIND DRAGON_KIND('C', 'O', 'N', 'D')
+#define KIND DRAGON_CONDITION_KIND
 
 struct condition {
     struct dragon_py_object base;
@@ -311,11 +312,6 @@ static int set_lock(PyObject *op, PyObject *lock, void *Py_UNUSED(closure))
 
 /* ---- lifetime ---- */
 
-static void fini(struct dragon_object *object)
-{
-    dragon_condition_fini(object->state, object->pool);
-}
-
 static int condition_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"lock", NULL};
@@ -326,7 +322,7 @@ static int condition_init(PyObject *op, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:Condition", names, &lock))
         return -1;
     if (set_lock(op, lock, NULL) < 0 ||
-        dragon_py_object_create(&self->base, KIND, sizeof(struct dragon_condition), fini,
+        dragon_py_object_create(&self->base, KIND, sizeof(struct dragon_condition), dragon_fini,
                                 Py_TYPE(op)->tp_name) < 0)
         return -1;
     r = dragon_condition_init(condition_of(self));
@@ -334,13 +330,15 @@ static int condition_init(PyObject *op, PyObject *args, PyObject *kwargs)
         dragon_py_raise(dragon_py_state_of(Py_TYPE(op)), r, "Condition");
         return -1;
     }
+    dragon_object_begins_with(&self->base.object, DRAGON_CONDITION_KIND);
     return 0;
 }
 
 static PyObject *condition_attach(PyObject *self, PyObject *state)
 {
     if (dragon_py_object_attach(&((struct condition *)self)->base, state, KIND,
-                                sizeof(struct dragon_condition), fini, Py_TYPE(self)->tp_name) < 0)
+                                sizeof(struct dragon_condition), dragon_fini,
+                                Py_TYPE(self)->tp_name) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

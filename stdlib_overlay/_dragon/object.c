@@ -5,13 +5,14 @@
 #include "pool.h"
 
 #include "memory/pool.h"
+#include "node/node.h"
 
 #include <errno.h>
 #include <string.h>
 #include <structmember.h>
 
-/* What _export gives: a flag (does the message carry a use?) and a handle. */
-#define EXPORT_BYTES (1 + sizeof(struct dragon_handle))
+/* What _export gives: a handle. */
+#define EXPORT_BYTES sizeof(struct dragon_handle)
 
 /* States from this size on are zeroed without the GIL. */
 #define LARGE_BYTES 65536
@@ -19,7 +20,8 @@
 /*
  * All open objects of this process. Guarded by the GIL. A process made by
  * os.fork() gets copies of the Python objects and needs a use for each; they
- * are taken before the fork, while the parent's own uses hold the objects.
+ * are taken before the fork in its name, while the parent's own uses hold the
+ * objects: docs/objects.md.
  */
 static struct dragon_py_object *first_open;
 
@@ -42,15 +44,7 @@ static void delist(struct dragon_py_object *self)
         self->next->previous = self->previous;
 }
 
-int dragon_py_object_create(struct dragon_py_object *self, uint32_t kind, uint64_t state_bytes,
-                            dragon_object_fini fini, const char *what)
-{
-    struct dragon_pool *pool = dragon_py_default_pool();
-
-    return pool ? dragon_py_object_create_in(self, pool, kind, state_bytes, fini, what) : -1;
-}
-
-static int raise_no_room(struct dragon_py_object *self, struct dragon_pool *pool,
+static int raise_failure(struct dragon_py_object *self, struct dragon_pool *pool,
                          uint64_t state_bytes, int r, const char *what)
 {
     struct dragon_py_state *state = dragon_py_state_of(Py_TYPE(self));
@@ -64,25 +58,48 @@ static int raise_no_room(struct dragon_py_object *self, struct dragon_pool *pool
     return -1;
 }
 
+/* This process as a user of objects of the default pool; 0 with an exception. */
+static uint32_t require_holder(const char *what)
+{
+    uint32_t holder = dragon_py_node_holder();
+
+    if (!holder)
+        PyErr_Format(PyExc_RuntimeError,
+                     "%s: this process has left its node, or the node has no room for it", what);
+    return holder;
+}
+
+int dragon_py_object_create(struct dragon_py_object *self, uint32_t kind, uint64_t state_bytes,
+                            dragon_object_fini fini, const char *what)
+{
+    struct dragon_pool *pool = dragon_py_default_pool();
+    uint32_t holder = pool ? require_holder(what) : 0;
+
+    if (!holder)
+        return -1;
+    return dragon_py_object_create_in(self, pool, holder, kind, state_bytes, fini, what);
+}
+
 int dragon_py_object_create_in(struct dragon_py_object *self, struct dragon_pool *pool,
-                               uint32_t kind, uint64_t state_bytes, dragon_object_fini fini,
-                               const char *what)
+                               uint32_t holder, uint32_t kind, uint64_t state_bytes,
+                               dragon_object_fini fini, const char *what)
 {
     struct dragon_object object;
     int r;
 
     if (state_bytes < LARGE_BYTES) {
-        r = dragon_object_create(pool, kind, state_bytes, &object);
+        r = dragon_object_create(pool, kind, state_bytes, holder, &object);
     } else {
         Py_BEGIN_ALLOW_THREADS
-        r = dragon_object_create(pool, kind, state_bytes, &object);
+        r = dragon_object_create(pool, kind, state_bytes, holder, &object);
         Py_END_ALLOW_THREADS
     }
     dragon_py_object_release(self); /* __init__ may be called twice */
     if (r != 0)
-        return raise_no_room(self, pool, state_bytes, r, what);
+        return raise_failure(self, pool, state_bytes, r, what);
     self->object = object;
     self->fini = fini;
+    self->is_copied = false;
     enlist(self);
     return 0;
 }
@@ -91,36 +108,34 @@ int dragon_py_object_attach(struct dragon_py_object *self, PyObject *state, uint
                             uint64_t state_bytes, dragon_object_fini fini, const char *what)
 {
     struct dragon_pool *pool = dragon_py_default_pool();
+    uint32_t holder = pool ? require_holder(what) : 0;
     struct dragon_handle handle;
-    const char *bytes;
 
-    if (!pool)
+    if (!holder)
         return -1;
     if (!PyBytes_Check(state) || PyBytes_GET_SIZE(state) != EXPORT_BYTES) {
         PyErr_Format(PyExc_ValueError, "%s: the state to attach to is not %zu bytes", what,
                      EXPORT_BYTES);
         return -1;
     }
-    bytes = PyBytes_AS_STRING(state);
-    memcpy(&handle, bytes + 1, sizeof handle);
-    return dragon_py_object_attach_in(self, pool, &handle, bytes[0], kind, state_bytes, fini, what);
+    memcpy(&handle, PyBytes_AS_STRING(state), sizeof handle);
+    return dragon_py_object_attach_in(self, pool, holder, &handle, kind, state_bytes, fini, what);
 }
 
 int dragon_py_object_attach_in(struct dragon_py_object *self, struct dragon_pool *pool,
-                               const struct dragon_handle *handle, bool adopts, uint32_t kind,
+                               uint32_t holder, const struct dragon_handle *handle, uint32_t kind,
                                uint64_t state_bytes, dragon_object_fini fini, const char *what)
 {
     int r;
 
     dragon_py_object_release(self);
-    r = adopts ? dragon_object_adopt(pool, handle, kind, state_bytes, &self->object)
-               : dragon_object_open(pool, handle, kind, state_bytes, &self->object);
+    r = dragon_object_open(pool, handle, kind, state_bytes, holder, &self->object);
     if (r != 0) {
         self->object.state = NULL;
-        dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, what);
-        return -1;
+        return raise_failure(self, pool, state_bytes, r, what);
     }
     self->fini = fini;
+    self->is_copied = false;
     enlist(self);
     return 0;
 }
@@ -143,16 +158,15 @@ void dragon_py_object_release(struct dragon_py_object *self)
 
 static PyObject *object_export(struct dragon_py_object *self, PyObject *in_message)
 {
-    char bytes[EXPORT_BYTES];
-    int carries_use = PyObject_IsTrue(in_message);
+    int keeps_it = PyObject_IsTrue(in_message);
 
-    if (carries_use < 0 || dragon_py_object_require(self, Py_TYPE(self)->tp_name) < 0)
+    if (keeps_it < 0 || dragon_py_object_require(self, Py_TYPE(self)->tp_name) < 0)
         return NULL;
-    if (carries_use && dragon_py_note_export(&self->object, self->fini) < 0)
+    if (keeps_it &&
+        dragon_py_note_export(dragon_py_state_of(Py_TYPE(self)), &self->object, self->fini) < 0)
         return NULL;
-    bytes[0] = (char)carries_use;
-    memcpy(bytes + 1, &self->object.handle, sizeof self->object.handle);
-    return PyBytes_FromStringAndSize(bytes, sizeof bytes);
+    return PyBytes_FromStringAndSize((const char *)&self->object.handle,
+                                     sizeof self->object.handle);
 }
 
 static PyObject *object_is_same(struct dragon_py_object *self, PyObject *other)
@@ -192,8 +206,8 @@ int dragon_py_object_traverse(PyObject *self, visitproc visit, void *arg)
 static PyMethodDef object_methods[] = {
     {"_export", (PyCFunction)object_export, METH_O,
      PyDoc_STR("_export(in_message, /)\n--\n\nThe name of the shared object, as bytes for "
-               "_attach in another process.\nin_message: the bytes carry a use of the object, "
-               "which their receiver adopts.")},
+               "_attach in another process.\nin_message: they become part of the message that "
+               "this thread makes, which keeps the object in use.")},
     {"_is_same", (PyCFunction)object_is_same, METH_O,
      PyDoc_STR("_is_same(other, /)\n--\n\nTrue if both name the same shared object.")},
     {NULL, NULL, 0, NULL},
@@ -221,21 +235,74 @@ static PyType_Spec object_spec = {
     .slots = object_slots,
 };
 
-/* Before a fork: the uses that the copies in the child will hold. */
+/* ---- forking ---- */
+
+/* Who uses this object in the copy. Members of named pools have numbers that nobody else
+ * can take for them: there, the copies' uses are nobody's. */
+static uint32_t copys_holder(const struct dragon_object *object, struct dragon_pool *nodes,
+                             uint32_t holder)
+{
+    return object->pool == nodes ? holder : DRAGON_HOLDER_SHARED;
+}
+
+/* Before a fork: the uses that the copies in the child will hold. Without a slot for it,
+ * the child will have no object of the node's pool. */
 static PyObject *before_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 {
-    for (struct dragon_py_object *o = first_open; o; o = o->next)
-        dragon_object_keep(&o->object);
+    struct dragon_node *node = first_open ? dragon_node_current() : NULL;
+    struct dragon_pool *nodes = node ? dragon_node_pool(node) : NULL;
+    uint32_t holder = 0;
+
+    if (node && dragon_node_before_fork(node, &holder) < 0)
+        holder = 0;
+    for (struct dragon_py_object *o = first_open; o; o = o->next) {
+        uint32_t copys = copys_holder(&o->object, nodes, holder);
+
+        o->is_copied = copys != 0 && dragon_object_keep(&o->object, copys) == 0;
+    }
+    dragon_py_exports_before_fork(holder);
     dragon_py_block_before_fork();
     dragon_py_allocation_before_fork();
     Py_RETURN_NONE;
 }
 
-static PyMethodDef before_fork_def = {
-    "_before_fork",
-    before_fork,
-    METH_NOARGS,
-    PyDoc_STR("_before_fork()\n--\n\nRun by os.fork(): the child is a user of all open objects."),
+static PyObject *after_fork_in_parent(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    struct dragon_node *node = first_open ? dragon_node_current() : NULL;
+
+    if (node)
+        dragon_node_after_fork(node);
+    Py_RETURN_NONE;
+}
+
+/* What could not be taken for this copy is not initialised here. */
+static PyObject *after_fork_in_child(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    struct dragon_node *node = first_open ? dragon_node_current() : NULL;
+    struct dragon_pool *nodes = node ? dragon_node_pool(node) : NULL;
+    uint32_t slot = node ? dragon_peek(dragon_node_slot(node)) : DRAGON_NODE_NO_SLOT;
+    uint32_t holder = slot != DRAGON_NODE_NO_SLOT ? DRAGON_HOLDER_FIRST_SLOT + slot : 0;
+    struct dragon_py_object *next;
+
+    for (struct dragon_py_object *o = first_open; o; o = next) {
+        next = o->next;
+        o->object.holder = copys_holder(&o->object, nodes, holder);
+        if (o->object.holder != 0 && o->is_copied)
+            continue;
+        delist(o);
+        o->object.state = NULL;
+    }
+    dragon_py_exports_after_fork(holder);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef fork_handlers[] = {
+    {"_before_fork", before_fork, METH_NOARGS,
+     PyDoc_STR("_before_fork()\n--\n\nRun by os.fork(): the child is a user of all open objects.")},
+    {"_after_fork_in_parent", after_fork_in_parent, METH_NOARGS,
+     PyDoc_STR("_after_fork_in_parent()\n--\n\nRun by os.fork().")},
+    {"_after_fork_in_child", after_fork_in_child, METH_NOARGS,
+     PyDoc_STR("_after_fork_in_child()\n--\n\nRun by os.fork().")},
 };
 
 void dragon_py_object_release_all(void)
@@ -244,21 +311,35 @@ void dragon_py_object_release_all(void)
         dragon_py_object_release(first_open);
 }
 
-static int register_before_fork(PyObject *module)
+/* {"before": ..., "after_in_parent": ..., "after_in_child": ...} */
+static PyObject *fork_handlers_of(PyObject *module)
+{
+    static const char *const names[] = {"before", "after_in_parent", "after_in_child"};
+    PyObject *handlers = PyDict_New();
+
+    for (int i = 0; handlers && i < 3; i++) {
+        PyObject *handler = PyCFunction_NewEx(&fork_handlers[i], module, NULL);
+
+        if (!handler || PyDict_SetItemString(handlers, names[i], handler) < 0)
+            Py_CLEAR(handlers);
+        Py_XDECREF(handler);
+    }
+    return handlers;
+}
+
+static int register_fork_handlers(PyObject *module)
 {
     PyObject *os = PyImport_ImportModule("posix");
-    PyObject *function = PyCFunction_NewEx(&before_fork_def, module, NULL);
     PyObject *registrar = os ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
     PyObject *arguments = PyTuple_New(0);
-    PyObject *names = function ? Py_BuildValue("{sO}", "before", function) : NULL;
+    PyObject *handlers = fork_handlers_of(module);
     PyObject *result = NULL;
 
-    if (registrar && arguments && names)
-        result = PyObject_Call(registrar, arguments, names);
-    Py_XDECREF(names);
+    if (registrar && arguments && handlers)
+        result = PyObject_Call(registrar, arguments, handlers);
+    Py_XDECREF(handlers);
     Py_XDECREF(arguments);
     Py_XDECREF(registrar);
-    Py_XDECREF(function);
     Py_XDECREF(os);
     Py_XDECREF(result);
     return result ? 0 : -1;
@@ -271,5 +352,5 @@ int dragon_py_object_add(PyObject *module)
     state->object_type = dragon_py_add_type(module, &object_spec, NULL);
     if (!state->object_type)
         return -1;
-    return register_before_fork(module);
+    return register_fork_handlers(module);
 }

@@ -20,11 +20,14 @@ struct dragon_py_object {
     dragon_object_fini fini;
     struct dragon_py_object *next; /* all open ones of this process, for fork */
     struct dragon_py_object *previous;
+    bool is_copied; /* from before a fork on: the copy has a use */
     PyObject *weak_references;
 };
 
 /* Create the shared object behind self, in the default pool. -1 with an
- * exception. what: for messages ("Lock"). */
+ * exception. what: for messages ("Lock"). fini: dragon_fini (channel/fini.h) where the
+ * state owns blocks, else NULL; that function must know the state then, as others free
+ * the object of a process that was killed. */
 int dragon_py_object_create(struct dragon_py_object *self, uint32_t kind, uint64_t state_bytes,
                             dragon_object_fini fini, const char *what);
 
@@ -33,21 +36,21 @@ int dragon_py_object_create(struct dragon_py_object *self, uint32_t kind, uint64
 int dragon_py_object_attach(struct dragon_py_object *self, PyObject *state, uint32_t kind,
                             uint64_t state_bytes, dragon_object_fini fini, const char *what);
 
-/* The same in a pool that the caller keeps open until after the release. handle
- * may name anything; adopts: the use that comes with it becomes self's. */
+/* The same in a pool that the caller keeps open until after the release. holder: this
+ * process there, or a role that is never given back in its place. handle may name anything. */
 int dragon_py_object_create_in(struct dragon_py_object *self, struct dragon_pool *pool,
-                               uint32_t kind, uint64_t state_bytes, dragon_object_fini fini,
-                               const char *what);
+                               uint32_t holder, uint32_t kind, uint64_t state_bytes,
+                               dragon_object_fini fini, const char *what);
 int dragon_py_object_attach_in(struct dragon_py_object *self, struct dragon_pool *pool,
-                               const struct dragon_handle *handle, bool adopts, uint32_t kind,
+                               uint32_t holder, const struct dragon_handle *handle, uint32_t kind,
                                uint64_t state_bytes, dragon_object_fini fini, const char *what);
 
 /* -1 with ValueError if self has no object (its __init__ was not called). */
 int dragon_py_object_require(struct dragon_py_object *self, const char *what);
 
 /* Methods that every type gets from the base:
- *   _export(in_message: bool) -> bytes   name of the object; in_message: with a
- *                                        use that the receiver adopts
+ *   _export(in_message: bool) -> bytes   name of the object; in_message: the message
+ *                                        that this thread makes keeps it in use
  *   _is_same(other) -> bool
  * Each derived type itself defines _attach(state: bytes) -> None. */
 

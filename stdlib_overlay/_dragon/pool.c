@@ -439,6 +439,7 @@ static uint32_t label_of(uint32_t holder)
         return holder - DRAGON_HOLDER_LABELLED;
     switch (holder) {
     case DRAGON_HOLDER_OBJECT:
+    case DRAGON_HOLDER_PART:
         return DRAGON_PY_LABEL_OBJECT;
     case DRAGON_HOLDER_CHANNEL:
         return DRAGON_PY_LABEL_MESSAGE;

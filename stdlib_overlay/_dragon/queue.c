@@ -14,6 +14,7 @@
 
 #include "base/deadline.h"
 #include "channel/channel.h"
+#include "channel/fini.h"
 #include "memory/pool.h"
 #include "node/node.h"
 
@@ -170,7 +171,7 @@ static PyObject *queue_create(struct queue *self, PyObject *args)
         return NULL;
     dragon_py_poller_close(&self->poller);
     if (dragon_py_object_create(&self->base, DRAGON_CHANNEL_KIND,
-                                sizeof(struct dragon_channel_shared), NULL, "Queue") < 0)
+                                sizeof(struct dragon_channel_shared), dragon_fini, "Queue") < 0)
         return NULL;
     options.max_messages = max_messages ? max_messages : DRAGON_CHANNEL_UNBOUNDED;
     options.max_bytes = max_bytes ? max_bytes : DRAGON_CHANNEL_UNBOUNDED;
@@ -183,7 +184,6 @@ static PyObject *queue_create(struct queue *self, PyObject *args)
         dragon_py_object_release(&self->base);
         return NULL;
     }
-    self->base.fini = dragon_channel_fini;
     self->is_closed = false;
     if (open_channel(self) < 0)
         return NULL;
@@ -196,8 +196,7 @@ static PyObject *queue_attach(struct queue *self, PyObject *exported)
 {
     dragon_py_poller_close(&self->poller);
     if (dragon_py_object_attach(&self->base, exported, DRAGON_CHANNEL_KIND,
-                                sizeof(struct dragon_channel_shared), dragon_channel_fini,
-                                "Queue") < 0 ||
+                                sizeof(struct dragon_channel_shared), dragon_fini, "Queue") < 0 ||
         open_channel(self) < 0)
         return NULL;
     self->is_closed = false;
@@ -275,7 +274,7 @@ static int put_object(struct queue *self, PyObject *object, int64_t deadline_ns,
         return -1;
     r = send_message(self, &message, deadline_ns);
     if (r != 0)
-        dragon_py_discard(pool, &message);
+        dragon_py_discard(pool, holder, &message);
     return r;
 }
 
@@ -337,7 +336,7 @@ static PyObject *queue_put_nowait(struct queue *self, PyObject *const *args, Py_
 
 /* 0, DRAGON_CHANNEL_EMPTY, or -1 with an exception. */
 static int receive_message(struct queue *self, struct dragon_message *message_out,
-                           int64_t deadline_ns)
+                           uint32_t *holder_out, int64_t deadline_ns)
 {
     int n_looks = deadline_ns == DRAGON_AT_ONCE ? 1 : LOOKS_WITH_GIL;
     int r = DRAGON_CHANNEL_EMPTY;
@@ -345,7 +344,7 @@ static int receive_message(struct queue *self, struct dragon_message *message_ou
 
     if (require_holder(self, &holder) < 0)
         return -1;
-
+    *holder_out = holder;
     for (int i = 0; i < n_looks && r == DRAGON_CHANNEL_EMPTY; i++) {
         r = dragon_channel_try_receive(&self->channel, holder, message_out);
         if (r == DRAGON_CHANNEL_EMPTY)
@@ -369,10 +368,11 @@ static PyObject *get_until(struct queue *self, int64_t deadline_ns)
 {
     struct dragon_py_state *state = state_of(self);
     struct dragon_message message;
-    int r = receive_message(self, &message, deadline_ns);
+    uint32_t holder;
+    int r = receive_message(self, &message, &holder, deadline_ns);
 
     if (r == 0)
-        return dragon_py_decode(state, self->base.object.pool, &message);
+        return dragon_py_decode(state, self->base.object.pool, holder, &message);
     if (r == DRAGON_CHANNEL_EMPTY && dragon_py_queue_empty(state))
         PyErr_SetNone(state->queue_empty);
     return NULL;
@@ -582,15 +582,16 @@ PyDoc_STRVAR(discard_doc,
 static PyObject *queue_discard(struct queue *self, PyObject *Py_UNUSED(unused))
 {
     struct dragon_message message;
+    uint32_t holder;
     int r;
 
     if (require_open(self, true) < 0)
         return NULL;
-    r = receive_message(self, &message, DRAGON_AT_ONCE);
+    r = receive_message(self, &message, &holder, DRAGON_AT_ONCE);
     if (r < 0)
         return NULL;
     if (r == 0)
-        dragon_py_discard(self->base.object.pool, &message);
+        dragon_py_discard(self->base.object.pool, holder, &message);
     Py_RETURN_NONE;
 }
 

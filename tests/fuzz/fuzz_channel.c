@@ -102,7 +102,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_data)
     if (dragon_pool_open_fd(dup(dragon_pool_fd(fixture.pool)), &pool) != 0)
         abort();
     if (dragon_object_open(pool, &channel_handle, DRAGON_CHANNEL_KIND,
-                           sizeof(struct dragon_channel_shared), &object) != 0)
+                           sizeof(struct dragon_channel_shared), DRAGON_HOLDER_SHARED,
+                           &object) != 0)
         goto close_pool;
     if (dragon_channel_open(&channel, &object) == 0) {
         if (late) {
@@ -115,10 +116,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_data)
             dragon_channel_destroy(&channel);
     }
     /* The last user: fini runs. */
-    dragon_object_close(&object, dragon_channel_fini);
-    if (dragon_object_adopt(pool, &channel_handle, DRAGON_CHANNEL_KIND,
-                            sizeof(struct dragon_channel_shared), &object) == 0)
-        dragon_object_close(&object, dragon_channel_fini);
+    dragon_object_close(&object, dragon_fini);
+    if (dragon_object_open(pool, &channel_handle, DRAGON_CHANNEL_KIND,
+                           sizeof(struct dragon_channel_shared), DRAGON_HOLDER_SHARED,
+                           &object) == 0)
+        dragon_object_close(&object, dragon_fini);
 close_pool:
     dragon_pool_close(pool);
     return 0;

@@ -51,7 +51,8 @@ static void use_handle(const struct dragon_handle *handle)
         abort();
     if (dragon_pool_find(pool, handle->offset, &found, &size_bytes) == 0 && !is_live(&found))
         abort();
-    if (dragon_object_open(pool, handle, DRAGON_KIND('F', 'U', 'Z', 'Z'), 64, &object) == 0)
+    if (dragon_object_open(pool, handle, DRAGON_KIND('F', 'U', 'Z', 'Z'), 64, DRAGON_HOLDER_SHARED,
+                           &object) == 0)
         abort();
 }
 

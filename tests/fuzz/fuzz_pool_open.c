@@ -25,7 +25,7 @@ static void make_pool(void)
 
     if (dragon_pool_create_managed(UINT64_C(1) << 17, 7, 1, &keeper) != 0 ||
         dragon_object_create(keeper, DRAGON_CHANNEL_KIND, sizeof(struct dragon_channel_shared),
-                             &object) != 0 ||
+                             DRAGON_HOLDER_SHARED, &object) != 0 ||
         dragon_channel_init(&object, &options) != 0)
         abort();
     blocks[0] = object.handle;
@@ -76,8 +76,9 @@ static void read_pool(struct dragon_pool *pool)
     for (uint64_t at = 0; at < scribble.size_bytes; at += 512)
         if (dragon_pool_find(pool, at, &found, &size_bytes) == 0)
             read_block(pool, &found);
-    if (dragon_object_adopt(pool, &blocks[0], DRAGON_CHANNEL_KIND,
-                            sizeof(struct dragon_channel_shared), &object) == 0 &&
+    if (dragon_object_open(pool, &blocks[0], DRAGON_CHANNEL_KIND,
+                           sizeof(struct dragon_channel_shared), DRAGON_HOLDER_SHARED,
+                           &object) == 0 &&
         dragon_channel_open(&channel, &object) == 0)
         sink = (unsigned char)dragon_channel_count(&channel);
     dragon_pool_statistics(pool, &statistics);

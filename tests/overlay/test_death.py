@@ -153,7 +153,6 @@ def test_arrays_that_a_child_sent_arrive_after_its_end_and_leave_nothing(
     assert until(lambda: n_blocks() <= start)
 
 
-@pytest.mark.xfail(reason="uses of a process that was killed are not given back before the end")
 def test_objects_used_by_a_killed_child_come_back(dragon: BaseContext) -> None:
     start = n_blocks()
     ready = dragon.Queue()
@@ -164,7 +163,7 @@ def test_objects_used_by_a_killed_child_come_back(dragon: BaseContext) -> None:
     child.join()
     child.close()
     del child, ready
-    assert until(lambda: n_blocks() <= start, 1)
+    assert until(lambda: n_blocks() <= start)
 
 
 def test_a_child_that_ends_well_leaves_nothing(dragon: BaseContext) -> None:

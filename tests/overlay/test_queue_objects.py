@@ -607,7 +607,6 @@ def test_a_shared_object_in_a_message_that_failed_is_given_back(dragon: BaseCont
     assert n_blocks() == start
 
 
-@pytest.mark.xfail(reason="a use in a dropped message is not given back")
 def test_a_shared_object_in_a_message_nobody_took_is_given_back(dragon: BaseContext) -> None:
     start = n_blocks()
     q = dragon.Queue()

@@ -42,7 +42,7 @@ static void close_set(void)
     dragon_channel_set_close(set);
     for (size_t i = 0; i < N_MEMBERS; i++) {
         cr_assert(dragon_channel_check(members[i]));
-        dragon_object_close(&fixtures[i].object, dragon_channel_fini);
+        dragon_object_close(&fixtures[i].object, dragon_fini);
         dragon_pool_close(fixtures[i].pool);
     }
 }

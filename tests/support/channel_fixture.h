@@ -3,6 +3,7 @@
 /* A pool with one channel in it, for tests; and messages that carry a number. */
 
 #include "channel/channel.h"
+#include "channel/fini.h"
 #include "memory/pool.h"
 
 #include <stdlib.h>
@@ -23,7 +24,8 @@ static inline void channel_fixture_open(struct channel_fixture *fixture, uint64_
 
     if (dragon_pool_create_managed(pool_bytes, 7, 1, &fixture->pool) != 0 ||
         dragon_object_create(fixture->pool, DRAGON_CHANNEL_KIND,
-                             sizeof(struct dragon_channel_shared), &fixture->object) != 0 ||
+                             sizeof(struct dragon_channel_shared), DRAGON_HOLDER_SHARED,
+                             &fixture->object) != 0 ||
         dragon_channel_init(&fixture->object, &options) != 0 ||
         dragon_channel_open(&fixture->channel, &fixture->object) != 0)
         abort();
@@ -34,7 +36,7 @@ static inline uint64_t channel_fixture_blocks_left(struct channel_fixture *fixtu
 {
     struct dragon_pool_statistics statistics;
 
-    dragon_object_close(&fixture->object, dragon_channel_fini);
+    dragon_object_close(&fixture->object, dragon_fini);
     dragon_pool_statistics(fixture->pool, &statistics);
     return statistics.n_blocks;
 }

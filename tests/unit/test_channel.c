@@ -234,14 +234,15 @@ Test(channel, opening_what_is_no_channel_is_refused)
 
     open_channel(UNBOUNDED, UNBOUNDED);
     cr_assert_eq(dragon_object_create(fixture.pool, DRAGON_CHANNEL_KIND,
-                                      sizeof(struct dragon_channel_shared), &object),
+                                      sizeof(struct dragon_channel_shared), DRAGON_HOLDER_SHARED,
+                                      &object),
                  0);
     cr_assert_eq(dragon_channel_open(&other, &object), -EBADMSG);
     channel->shared->tail_ring += 64;
     cr_assert_eq(dragon_channel_open(&other, &fixture.object), -EBADMSG);
     channel->shared->tail_ring -= 64;
     cr_assert_eq(dragon_channel_open(&other, &fixture.object), 0);
-    dragon_object_close(&object, dragon_channel_fini);
+    dragon_object_close(&object, dragon_fini);
     close_channel();
 }
 
@@ -501,7 +502,7 @@ static void expect_broken(void)
     cr_assert_eq(dragon_channel_receive(channel, HOLDER, &message, test_soon()), -EBADMSG);
     (void)dragon_channel_try_send(channel, &message);
     dragon_channel_destroy(channel);
-    dragon_object_close(&fixture.object, dragon_channel_fini);
+    dragon_object_close(&fixture.object, dragon_fini);
     dragon_pool_close(fixture.pool);
 }
 

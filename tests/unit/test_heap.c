@@ -679,7 +679,8 @@ static void use_what_is_left(void)
     for (uint64_t size = 64; size <= 4 * CHUNK; size *= 4)
         for (int i = 0; i < 12; i++)
             (void)try_alloc(size);
-    while (dragon_heap_next(&heap, &offset, &generation, &size_bytes, &holder)) {
+    while (
+        dragon_heap_next(&heap, DRAGON_HOLDER_NONE, &offset, &generation, &size_bytes, &holder)) {
         (void)dragon_heap_free(&heap, offset, generation);
         offset++;
     }

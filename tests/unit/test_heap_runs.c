@@ -249,7 +249,8 @@ Test(heap_runs, a_run_whose_size_is_not_written_yet_is_nobodys_block_but_is_swep
                                &generation));
     cr_assert_eq(dragon_heap_resolve(&heap, run.offset, generation, &size_bytes), -EBADMSG);
     cr_assert_eq(dragon_heap_find(&heap, run.offset, &generation, &size_bytes), -EBADMSG);
-    cr_assert_not(dragon_heap_next(&heap, &offset, &generation, &size_bytes, &holder));
+    cr_assert_not(
+        dragon_heap_next(&heap, DRAGON_HOLDER_NONE, &offset, &generation, &size_bytes, &holder));
     cr_assert_eq(n_blocks(), 1);
     cr_assert_eq(dragon_heap_sweep(&heap, OTHER_HOLDER, NULL, NULL), 1);
     cr_assert_not(dragon_heap_word_is_live(dragon_peek(word)));

@@ -156,7 +156,8 @@ Test(in_flight, all_channels_of_the_pool_are_read_whatever_their_objects_kind)
 
     for (int i = 0; i < 2; i++) {
         cr_assert_eq(dragon_object_create(fixture.pool, kinds[i],
-                                          sizeof(struct dragon_channel_shared) + 200, &objects[i]),
+                                          sizeof(struct dragon_channel_shared) + 200,
+                                          DRAGON_HOLDER_SHARED, &objects[i]),
                      0);
         cr_assert_eq(dragon_channel_init(&objects[i], &options), 0);
         cr_assert_eq(dragon_channel_open(&others[i], &objects[i]), 0);
@@ -166,7 +167,7 @@ Test(in_flight, all_channels_of_the_pool_are_read_whatever_their_objects_kind)
     cr_assert_eq(sweep(DEAD), 1);
     for (int i = 0; i < 2; i++) {
         receive_blocks(&others[i], 5);
-        dragon_object_close(&objects[i], dragon_channel_fini);
+        dragon_object_close(&objects[i], dragon_fini);
     }
 }
 
@@ -177,12 +178,13 @@ Test(in_flight, a_channel_that_is_gone_keeps_nothing)
     struct dragon_channel other;
 
     cr_assert_eq(dragon_object_create(fixture.pool, DRAGON_CHANNEL_KIND,
-                                      sizeof(struct dragon_channel_shared), &object),
+                                      sizeof(struct dragon_channel_shared), DRAGON_HOLDER_SHARED,
+                                      &object),
                  0);
     cr_assert_eq(dragon_channel_init(&object, &options), 0);
     cr_assert_eq(dragon_channel_open(&other, &object), 0);
     send_blocks(&other, 5, DEAD);
-    dragon_object_close(&object, dragon_channel_fini);
+    dragon_object_close(&object, dragon_fini);
     alloc(DEAD);
     cr_assert_eq(sweep(DEAD), 1);
 }

@@ -28,7 +28,8 @@ static void open_channel(struct dragon_channel *channel)
     struct dragon_object object;
 
     cr_assert_eq(dragon_object_create(dragon_node_pool(node), DRAGON_CHANNEL_KIND,
-                                      sizeof(struct dragon_channel_shared), &object),
+                                      sizeof(struct dragon_channel_shared), DRAGON_HOLDER_SHARED,
+                                      &object),
                  0);
     cr_assert_eq(dragon_channel_init(&object, &options), 0);
     cr_assert_eq(dragon_channel_open(channel, &object), 0);
