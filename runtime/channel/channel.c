@@ -85,7 +85,7 @@ int dragon_channel_open(struct dragon_channel *channel, const struct dragon_obje
 
     *channel = (struct dragon_channel){
         .object = *object,
-        .holder = DRAGON_HOLDER_PART,
+        .holder = object->holder < DRAGON_HOLDER_FIRST_SLOT ? DRAGON_HOLDER_PART : object->holder,
         .shared = object->state,
     };
     if (channel->shared->max_messages == 0)

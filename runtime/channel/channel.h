@@ -130,7 +130,8 @@ struct dragon_channel {
     struct dragon_object object;
     /* Who holds a ring while it is linked or freed, so that it comes back if that
      * process dies meanwhile: dragon_node_holder where there is a node. After
-     * dragon_channel_open: DRAGON_HOLDER_PART, which nobody sweeps. */
+     * dragon_channel_open: the object's user, or if that is a role DRAGON_HOLDER_PART, which
+     * nobody sweeps. */
     uint32_t holder;
     /* private */
     struct dragon_channel_shared *shared;

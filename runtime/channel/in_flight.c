@@ -214,14 +214,15 @@ static int sweep_blocks(struct dragon_garbage *garbage, uint64_t *n_freed_out)
     return dragon_error_trace(r);
 }
 
-int dragon_in_flight_sweep(struct dragon_pool *pool, uint32_t holder, uint64_t *n_freed_out)
+static int sweep(struct dragon_pool *pool, uint32_t holder, bool has_uses, uint64_t *n_freed_out)
 {
     struct dragon_garbage garbage = {.pool = pool, .freer = holder};
     uint64_t n_freed = 0;
     int r;
 
     dragon_check(holder >= DRAGON_HOLDER_FIRST_SLOT);
-    dragon_object_sweep(&garbage);
+    if (has_uses)
+        dragon_object_sweep(&garbage);
     r = sweep_blocks(&garbage, &n_freed);
     if (r < 0)
         return dragon_error_trace(r); /* the next sweep finds the garbage again */
@@ -230,4 +231,15 @@ int dragon_in_flight_sweep(struct dragon_pool *pool, uint32_t holder, uint64_t *
     if (n_freed_out)
         *n_freed_out = n_freed;
     return 0;
+}
+
+int dragon_in_flight_leave(struct dragon_pool *pool, uint32_t holder)
+{
+    return dragon_error_trace(
+        sweep(pool, holder, dragon_peek(dragon_pool_n_uses(pool)) != 0, NULL));
+}
+
+int dragon_in_flight_sweep(struct dragon_pool *pool, uint32_t holder, uint64_t *n_freed_out)
+{
+    return dragon_error_trace(sweep(pool, holder, true, n_freed_out));
 }

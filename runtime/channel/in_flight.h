@@ -29,3 +29,7 @@ struct dragon_pool;
  * DRAGON_HOLDER_CHANNEL. n_freed_out: of those blocks; may be NULL. -ENOMEM: no block was freed,
  * call again. Any thread, any process. */
 int dragon_in_flight_sweep(struct dragon_pool *pool, uint32_t holder, uint64_t *n_freed_out);
+
+/* The same for this process, which leaves the pool: no look at all objects if it has closed
+ * all of its own. */
+int dragon_in_flight_leave(struct dragon_pool *pool, uint32_t holder);

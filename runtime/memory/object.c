@@ -106,6 +106,7 @@ int dragon_object_create(struct dragon_pool *pool, uint32_t kind, uint64_t size_
     if (r < 0)
         return dragon_error_trace(r);
     DRAGON_TEST_POINT("object-created");
+    dragon_fetch_add(dragon_pool_n_uses(pool), 1);
     *object_out = (struct dragon_object){pool, handle, header + 1, holder};
     return 0;
 }
@@ -127,8 +128,10 @@ int dragon_object_open(struct dragon_pool *pool, const struct dragon_handle *han
         r = add_use_locked(pool, header, holder);
     DRAGON_TEST_POINT("object-after-use");
     unlock(pool, handle->offset);
-    if (r == 0)
+    if (r == 0) {
+        dragon_fetch_add(dragon_pool_n_uses(pool), 1);
         *object_out = (struct dragon_object){pool, *handle, header + 1, holder};
+    }
     return dragon_error_trace(r);
 }
 
@@ -140,6 +143,8 @@ int dragon_object_keep(struct dragon_object *object, uint32_t holder)
         return dragon_error_trace(r);
     r = add_use_locked(object->pool, dragon_object_header_of(object->state), holder);
     unlock(object->pool, object->handle.offset);
+    if (r == 0)
+        dragon_fetch_add(dragon_pool_n_uses(object->pool), 1);
     return dragon_error_trace(r);
 }
 
@@ -158,18 +163,30 @@ static bool close_locked(struct dragon_object *object)
     return take_out_locked(object->pool, header, user, object->holder);
 }
 
+/* Nobody uses the object any more, and it is the caller's to free. */
+static void finish(struct dragon_object *object, struct dragon_garbage *garbage,
+                   dragon_object_fini fini)
+{
+    DRAGON_TEST_POINT("object-before-fini");
+    if (fini)
+        fini(object, garbage);
+    dragon_users_fini(object->pool, &dragon_object_header_of(object->state)->users, object->holder);
+    DRAGON_TEST_POINT("object-before-free");
+    dragon_pool_free(object->pool, &object->handle);
+}
+
 void dragon_object_close(struct dragon_object *object, dragon_object_fini fini)
 {
     struct dragon_garbage garbage = {.pool = object->pool, .freer = object->holder};
-    uint64_t offset = object->handle.offset;
     bool is_last;
 
-    if (lock(object->pool, offset) == 0) {
+    if (lock(object->pool, object->handle.offset) == 0) {
         is_last = close_locked(object);
-        unlock(object->pool, offset);
+        unlock(object->pool, object->handle.offset);
         if (is_last)
-            add_garbage(&garbage, dragon_object_header_of(object->state), offset);
+            finish(object, &garbage, fini);
         dragon_garbage_free(&garbage, fini);
+        dragon_fetch_sub(dragon_pool_n_uses(object->pool), 1);
     }
     object->state = NULL;
 }
@@ -252,8 +269,10 @@ static bool take_garbage(struct dragon_garbage *garbage, struct dragon_object *o
     uint64_t size_bytes;
 
     if (dragon_pool_find(garbage->pool, garbage->first, &handle, &size_bytes) < 0 ||
-        find(garbage->pool, &handle, &header, &size_bytes) < 0 ||
-        dragon_observe(&header->freer) != garbage->freer ||
+        size_bytes < sizeof *header)
+        return false;
+    header = dragon_pool_at(garbage->pool, handle.offset);
+    if (header->version != OBJECT_VERSION || dragon_observe(&header->freer) != garbage->freer ||
         dragon_users_has_other(garbage->pool, &header->users, NULL))
         return false;
     garbage->first = header->users.next_garbage;
@@ -265,15 +284,8 @@ void dragon_garbage_free(struct dragon_garbage *garbage, dragon_object_fini fini
 {
     struct dragon_object object;
 
-    while (garbage->first != 0 && take_garbage(garbage, &object)) {
-        DRAGON_TEST_POINT("object-before-fini");
-        if (fini)
-            fini(&object, garbage);
-        dragon_users_fini(object.pool, &dragon_object_header_of(object.state)->users,
-                          object.holder);
-        DRAGON_TEST_POINT("object-before-free");
-        dragon_pool_free(object.pool, &object.handle);
-    }
+    while (garbage->first != 0 && take_garbage(garbage, &object))
+        finish(&object, garbage, fini);
     garbage->first = 0;
 }
 

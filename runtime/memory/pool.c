@@ -20,6 +20,7 @@
 struct dragon_pool {
     struct dragon_segment segment;
     struct dragon_heap heap;
+    _Atomic int64_t n_uses;
 };
 
 /* ---- lifetime ---- */
@@ -355,6 +356,11 @@ struct dragon_mutex *dragon_pool_object_lock(struct dragon_pool *pool, uint64_t 
 
     /* Blocks of one class begin at multiples of their size. */
     return &pool->heap.header->object_locks[(line ^ line / 7) % DRAGON_HEAP_N_OBJECT_LOCKS].mutex;
+}
+
+_Atomic int64_t *dragon_pool_n_uses(struct dragon_pool *pool)
+{
+    return &pool->n_uses;
 }
 
 /* ---- inspection ---- */

@@ -152,6 +152,10 @@ bool dragon_pool_next_of(struct dragon_pool *pool, uint32_t holder, uint64_t *of
  * shared by many objects. For memory/object.c. */
 struct dragon_mutex *dragon_pool_object_lock(struct dragon_pool *pool, uint64_t offset);
 
+/* Uses of objects that this process has taken (for whomever) and not given back: 0 where
+ * it surely has none. For memory/object.c, and for who leaves the pool. */
+_Atomic int64_t *dragon_pool_n_uses(struct dragon_pool *pool);
+
 /* ---- inspection ---- */
 
 /* Address of an offset that the caller knows to lie inside a block. */

@@ -399,7 +399,7 @@ void dragon_node_leave(void)
         if (dragon_peek(&node->has_children) && !node->is_head) /* with the head, all end */
             dragon_table_disown(&node->table, index);
         /* Without memory for that, somebody will find this process gone. */
-        if (dragon_in_flight_sweep(node->pool, DRAGON_HOLDER_FIRST_SLOT + index, NULL) == 0)
+        if (dragon_in_flight_leave(node->pool, DRAGON_HOLDER_FIRST_SLOT + index) == 0)
             dragon_table_release(&node->table, index);
         dragon_publish(&node->slot, DRAGON_NODE_NO_SLOT);
     }
