@@ -335,6 +335,66 @@ Test(node, a_forked_copy_has_a_slot_of_its_own_and_gives_it_back)
     cr_assert(dragon_node_is_head(node));
 }
 
+/* ---- uses of copies ---- */
+
+static uint32_t promised; /* the holder that the copy will be */
+
+static int die_as_promised(void *node)
+{
+    if (dragon_peek(dragon_node_slot(node)) + DRAGON_HOLDER_FIRST_SLOT != promised)
+        return 1;
+    kill(getpid(), SIGKILL);
+    return 2;
+}
+
+static bool has_blocks_of_the_promised(void *pool)
+{
+    return dragon_pool_has_blocks_of(pool, promised);
+}
+
+static bool has_none(void *pool)
+{
+    return !has_blocks_of_the_promised(pool);
+}
+
+Test(node, a_copy_is_who_was_promised_and_the_head_notices_its_death)
+{
+    struct dragon_node *node = open_node(&new_node);
+    struct dragon_pool *pool = dragon_node_pool(node);
+    struct dragon_handle handle;
+    pid_t child;
+
+    cr_assert_eq(dragon_node_before_fork(node, &promised), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, 100, promised, &handle), 0);
+    child = child_start(die_as_promised, node);
+    dragon_node_after_fork(node);
+    cr_assert_eq(child_result(child), 256 + SIGKILL);
+    cr_assert(becomes_true(has_none, pool));
+}
+
+static int be_somebody_else(void *node)
+{
+    return dragon_peek(dragon_node_slot(node)) == DRAGON_NODE_NO_SLOT ? 0 : 1;
+}
+
+static void *fork_in_a_thread(void *node)
+{
+    return (void *)(intptr_t)child_result(child_start(be_somebody_else, node));
+}
+
+Test(node, what_another_thread_forks_is_not_the_copy_that_was_promised)
+{
+    struct dragon_node *node = open_node(&quiet_node);
+    pthread_t thread;
+    void *result;
+
+    cr_assert_eq(dragon_node_before_fork(node, &promised), 0);
+    pthread_create(&thread, NULL, fork_in_a_thread, node);
+    pthread_join(thread, &result);
+    dragon_node_after_fork(node);
+    cr_assert_null(result);
+}
+
 /* ---- several processes ---- */
 
 /* A process that opens a node and tells where its pool is. */

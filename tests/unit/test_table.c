@@ -1,3 +1,4 @@
+#include "memory/object.h"
 #include "memory/pool.h"
 #include "os/os.h"
 #include "process/table.h"
@@ -336,4 +337,128 @@ Test(table, a_segment_that_others_moved_out_of_the_pool_is_not_used)
     claim();
     table.shared->n_segments = UINT32_MAX;
     cr_assert_eq(dragon_table_n_slots(&opened), DRAGON_TABLE_FIRST_SLOTS);
+}
+
+/* ---- copies that are about to be forked ---- */
+
+static uint32_t claim_for_copy(uint32_t parent)
+{
+    uint32_t slot = UINT32_MAX;
+
+    cr_assert_eq(dragon_table_claim_for_copy(&table, parent, &slot), 0);
+    return slot;
+}
+
+/* An object that only the process in a slot uses. */
+static void use_object(uint32_t slot)
+{
+    struct dragon_object object;
+
+    cr_assert_eq(dragon_object_create(pool, DRAGON_KIND('T', 'E', 'S', 'T'), 64,
+                                      DRAGON_HOLDER_FIRST_SLOT + slot, &object),
+                 0);
+}
+
+static void sweep(uint32_t slot)
+{
+    dragon_publish(&dragon_table_slot(&table, slot)->state, DRAGON_TABLE_DEAD);
+    dragon_table_sweep_dead(&table);
+    cr_assert_eq(dragon_table_slot(&table, slot)->state, DRAGON_TABLE_FREE);
+}
+
+Test(table, a_copy_makes_the_slot_that_its_parent_claimed_its_own)
+{
+    uint32_t parent = claim(), copy = claim_for_copy(parent), found;
+    pid_t pid = dead_pid();
+
+    cr_assert_neq(copy, parent);
+    cr_assert_not(dragon_table_find(&table, pid, &found));
+    cr_assert(dragon_table_become(&table, copy, pid, 5));
+    cr_assert(dragon_table_find(&table, pid, &found));
+    cr_assert_eq(found, copy);
+    cr_assert_eq(dragon_table_slot(&table, copy)->start_ticks, 5);
+    cr_assert_eq(dragon_table_slot(&table, copy)->parent_pid, getpid());
+    cr_assert(dragon_table_find(&table, getpid(), &found));
+    cr_assert_eq(found, parent);
+    cr_assert_not(dragon_table_become(&table, copy, pid, 5), "only once");
+}
+
+Test(table, the_sweep_of_a_parent_takes_what_was_claimed_for_a_copy_that_never_came)
+{
+    uint32_t parent = claim(), copy = claim_for_copy(parent);
+
+    use_object(copy);
+    sweep(parent);
+    cr_assert_eq(n_blocks(), 0);
+    cr_assert_eq(dragon_table_slot(&table, copy)->state, DRAGON_TABLE_FREE);
+    cr_assert_not(dragon_table_become(&table, copy, dead_pid(), 5));
+}
+
+Test(table, the_sweep_of_a_parent_leaves_its_copies_to_themselves)
+{
+    uint32_t parent = claim(), copy = claim_for_copy(parent);
+
+    use_object(copy);
+    cr_assert(dragon_table_become(&table, copy, dead_pid(), 5));
+    sweep(parent);
+    cr_assert_eq(n_blocks(), 1);
+    cr_assert_eq(dragon_table_slot(&table, copy)->state, DRAGON_TABLE_ALIVE);
+    sweep(copy);
+    cr_assert_eq(n_blocks(), 0);
+}
+
+Test(table, a_slot_for_a_copy_is_not_taken_for_an_abandoned_one)
+{
+    uint32_t parent = claim(), copy = claim_for_copy(parent);
+
+    for (uint32_t i = 0; i < DRAGON_TABLE_FIRST_SLOTS; i++)
+        cr_assert_neq(claim(), copy);
+    cr_assert_eq(dragon_table_slot(&table, copy)->state, DRAGON_TABLE_FORKING);
+}
+
+Test(table, who_leaves_gives_back_what_it_claimed_for_a_copy_that_never_came)
+{
+    uint32_t parent = claim(), copy = claim_for_copy(parent);
+
+    use_object(copy);
+    dragon_table_disown(&table, parent);
+    cr_assert_eq(n_blocks(), 0);
+    cr_assert_eq(dragon_table_slot(&table, copy)->state, DRAGON_TABLE_FREE);
+}
+
+/* ---- who is watched by no supervisor ---- */
+
+static uint32_t claim_child_of(pid_t parent)
+{
+    uint32_t slot;
+
+    cr_assert_eq(dragon_table_claim(&table, dead_pid(), 5, parent, &slot), 0);
+    return slot;
+}
+
+Test(table, a_child_is_watched_by_its_parent)
+{
+    (void)claim();
+    (void)dragon_table_take_unwatched(&table);
+    cr_assert_eq(dragon_table_slot(&table, claim_child_of(getpid()))->is_watched, 1);
+    cr_assert_not(dragon_table_take_unwatched(&table));
+}
+
+Test(table, a_child_whose_parent_has_no_slot_is_unwatched)
+{
+    cr_assert_eq(dragon_table_slot(&table, claim_child_of(getpid()))->is_watched, 0);
+    cr_assert(dragon_table_take_unwatched(&table));
+    cr_assert_not(dragon_table_take_unwatched(&table), "said once");
+}
+
+Test(table, children_of_the_dead_and_copies_are_unwatched)
+{
+    uint32_t parent = claim(), child = claim_child_of(getpid()), copy = claim_for_copy(parent);
+
+    cr_assert(dragon_table_become(&table, copy, dead_pid(), 5));
+    cr_assert_eq(dragon_table_slot(&table, copy)->is_watched, 0);
+    (void)dragon_table_take_unwatched(&table);
+    sweep(parent);
+    cr_assert_eq(dragon_table_slot(&table, child)->is_watched, 0);
+    cr_assert(dragon_table_take_unwatched(&table));
 }
