@@ -28,9 +28,9 @@ All interleavings of these steps are visited (breadth first, sequentially consis
 before any step; whoever has nothing else to do sweeps the dead, one at a time, and may be killed
 doing so. What in_flight.py searches is taken for granted: the slots of a channel are one value.
 
-A state is wrong if an object is freed that a living process, or a message in a live channel, uses, or
-if two living processes finish the same object; an end (nobody can go on, all dead are swept) if an
-object or a block is left that no living process and no message has.
+A state is wrong if an object is freed that a living process uses, or a message in a live channel,
+or if two living processes finish the same object; an end (nobody can go on, all dead are swept) if
+an object or a block is left that no living process and no message has.
 
 Run as a program it prints the table; the tests are in test_models.py.
 """

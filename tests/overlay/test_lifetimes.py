@@ -5,6 +5,7 @@ noticed, so these tests wait for that; what a living one drops comes back at onc
 """
 
 import gc
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -56,9 +57,9 @@ def earlier_tests_have_left() -> None:
 @pytest.fixture
 def start(dragon: BaseContext) -> Iterator[Callable[..., Any]]:
     """Start a process that says when it is ready; all are killed at the end."""
-    at_first = n_blocks()
     children = []
     ready = dragon.Queue()
+    at_first = n_blocks()
 
     def start_one(target: Callable[..., Any], *args: Any) -> Any:
         child = dragon.Process(target=target, args=(ready, *args))
@@ -71,7 +72,6 @@ def start(dragon: BaseContext) -> Iterator[Callable[..., Any]]:
     yield start_one
     for child in children:
         kill(child)
-    del start_one, ready
     assert until(lambda: n_blocks() <= at_first)  # so that no other test counts them
 
 
@@ -280,7 +280,7 @@ def test_a_chain_of_killed_processes_hands_an_object_on(dragon: BaseContext, sta
     boxes = [dragon.Queue() for _ in range(3)]
     before = n_blocks()
     kill(start(make_send_and_hold, boxes[0], "Queue"))
-    for source, target in zip(boxes, boxes[1:], strict=False):
+    for source, target in itertools.pairwise(boxes):
         target.put(source.get(timeout=5))
     thing = boxes[2].get(timeout=5)
     child = start(hold, thing)
@@ -373,7 +373,7 @@ def test_copies_of_copies_have_uses_of_their_own(dragon: BaseContext) -> None:
     things = [dragon.Lock(), dragon.Event(), q]
 
     def deeper() -> None:
-        assert in_a_copy(lambda: q.put(["from the copy of a copy"])) == 0
+        assert in_a_copy(lambda: things[2].put(["from the copy of a copy"])) == 0
         things.clear()
 
     assert in_a_copy(deeper) == 0
@@ -387,17 +387,18 @@ def test_copies_of_copies_have_uses_of_their_own(dragon: BaseContext) -> None:
 def test_what_a_copy_made_goes_with_it(dragon: BaseContext) -> None:
     before = n_blocks()
     kept: list[Any] = []
-    inbox = dragon.Queue()
+    boxes = [dragon.Queue()]
 
     def make_some() -> None:
         kept.extend([dragon.Lock(), dragon.Queue()])
-        inbox.put(kept)
+        boxes[0].put(kept)
 
     assert in_a_copy(make_some) == 0
-    lock, queue = inbox.get()
+    lock, queue = boxes[0].get()
     use(lock)
     use(queue)
-    del lock, queue, inbox
+    del lock, queue
+    boxes.clear()
     assert until(lambda: n_blocks() == before)
 
 
