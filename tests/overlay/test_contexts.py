@@ -124,6 +124,47 @@ print(multiprocessing.get_start_method(), type(multiprocessing.Queue()).__module
     assert output(run(text, **way)) == f"{choice} {module}"
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_default_method_holds_in_children_and_theirs(run: Run, way: dict[str, object]) -> None:
+    text = """
+import multiprocessing as m
+def child(depth, q):
+    q.put((m.get_start_method(), type(m.Queue()).__module__, type(m.Lock()).__module__))
+    if depth:
+        p = m.Process(target=child, args=(depth - 1, q))
+        p.start()
+        p.join()
+if __name__ == "__main__":
+    assert m.get_start_method(allow_none=True) is None
+    q = m.Queue()
+    child(2, q)
+    for _ in range(3):
+        print(*q.get())
+"""
+    line = "dragon dragon_overlay.queues dragon_overlay.synchronize"
+    assert output(run(text, **way)).splitlines() == [line] * 3
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("choice", ["spawn", "forkserver", "fork"])
+def test_the_programs_own_choice_wins_in_children_too(
+    run: Run, way: dict[str, object], choice: str
+) -> None:
+    text = f"""
+import multiprocessing as m
+def child(q):
+    q.put((m.get_start_method(), type(m.Queue()).__module__))
+if __name__ == "__main__":
+    m.set_start_method("{choice}")
+    q = m.SimpleQueue()
+    p = m.Process(target=child, args=(q,))
+    p.start()
+    print(*q.get())
+    p.join()
+"""
+    assert output(run(text, **way)) == f"{choice} multiprocessing.queues"
+
+
 def test_without_option_the_default_is_the_stock_one(run: Run) -> None:
     assert output(run("import multiprocessing as m; print(m.get_start_method())")) == "fork"
 
