@@ -125,3 +125,45 @@ if __name__ == "__main__":
 """
     done = run(text)
     assert (done.stdout, done.stderr, done.status) == ("label Worker-1\n", "", 0)
+
+
+SHARED = """
+import ctypes, inspect, multiprocessing
+import multiprocessing.sharedctypes as stock
+from dragon.mpbridge import sharedctypes as ours
+from dragon.mpbridge.heap import DragonArena
+names = ["Value", "Array", "RawValue", "RawArray"]
+arguments = {"Value": ("i", 1), "RawValue": ("i", 1), "Array": ("i", 3), "RawArray": ("i", 3)}
+def made_by(context):
+    return {name: getattr(context, name)(*arguments[name]) for name in names}
+def kinds(made):
+    return [name for name in names if isinstance(made, getattr(ours, "Dragon" + name))]
+def child(arena, value):
+    arena.buffer[0] = 7
+    value.value += 1
+if __name__ == "__main__":
+    context = multiprocessing.get_context("dragon")
+    for name, made in made_by(context).items():
+        assert kinds(made) == [name], name
+        own = getattr(ours, "Dragon" + name)
+        assert kinds(own(*arguments[name])) == [name]
+        parameters = inspect.signature(getattr(stock, name)).parameters
+        assert list(inspect.signature(own).parameters) == list(parameters), name
+    for made in made_by(multiprocessing.get_context("spawn")).values():
+        assert kinds(made) == []
+    assert kinds(ctypes.c_int()) == kinds(5) == []
+    assert isinstance(context.Value("i"), ours.DragonSynchronized)
+    assert isinstance(context.Array("c", 3), ours.DragonSynchronizedString)
+    assert isinstance(context.Value("i"), stock.Synchronized)
+    arena, value = DragonArena(4096), ours.DragonValue("i", 1)
+    assert isinstance(arena, multiprocessing.heap.Arena)
+    p = context.Process(target=child, args=(arena, value))
+    p.start()
+    p.join()
+    print(arena.buffer[0], value.value)
+"""
+
+
+def test_values_arrays_and_arenas_have_their_names(run: Any) -> None:
+    done = run(SHARED)
+    assert (done.stdout, done.stderr, done.status) == ("7 2\n", "", 0)
