@@ -56,6 +56,7 @@ SOURCES = {
 RUNS = {
     "numpy_carriers": (("numpy",), ("option", "name")),
     "numpy_linear_algebra": (("numpy",), ("option",)),
+    "numpy_shared": (("numpy",), ("option",)),
     "numpy_random": (("numpy",), ("option",)),
     "joblib_parallel": (("joblib", "numpy"), ("option", "joblib")),
     "sklearn_jobs": (("sklearn", "joblib", "numpy"), ("option",)),

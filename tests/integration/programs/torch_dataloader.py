@@ -1,6 +1,9 @@
 """torch's DataLoader with workers: each epoch's batches, the workers' seeds, errors, streams."""
 
 import multiprocessing
+import os
+import re
+import signal
 import sys
 
 import torch
@@ -36,6 +39,11 @@ class Stream(IterableDataset):
 class Broken(Squares):
     def __getitem__(self, index):
         raise ValueError(f"there is no {index}")
+
+
+class Deadly(Squares):
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def initialised(worker_id):
@@ -74,6 +82,10 @@ def main(context):
         batches(DataLoader(Broken(4), **workers))
     except ValueError as error:
         print("error", str(error).strip().splitlines()[-1])
+    try:
+        batches(DataLoader(Deadly(4), **workers))
+    except RuntimeError as error:
+        print("killed", re.sub("[0-9]+", "N", str(error)).split(":")[0])
     first = next(iter(DataLoader(Squares(50), batch_size=5, **workers)))  # and the rest unwanted
     first["image"].mul_(2)
     print("first", first["index"], float(first["image"].sum()))
