@@ -92,5 +92,4 @@ def main(context):
 
 
 if __name__ == "__main__":
-    method = sys.argv[1] if sys.argv[1:] else multiprocessing.get_start_method()
-    main(multiprocessing.get_context(method))
+    main(multiprocessing.get_context(sys.argv[1]) if sys.argv[1:] else None)
