@@ -80,6 +80,13 @@ struct dragon_node *dragon_node_current(void)
     return dragon_observe(&node->state) == DRAGON_NODE_OPEN ? node : NULL;
 }
 
+struct dragon_node *dragon_node_if_open(void)
+{
+    struct dragon_node *node = dragon_observe(&current);
+
+    return node && dragon_observe(&node->state) == DRAGON_NODE_OPEN ? node : NULL;
+}
+
 int dragon_node_error(void)
 {
     struct dragon_node *node = dragon_observe(&current);

@@ -64,6 +64,9 @@ void dragon_node_begin(void);
  * is planned, or it could not be opened. Borrowed. */
 struct dragon_node *dragon_node_current(void);
 
+/* The same if it is open; NULL: not, or not yet. Opens nothing and does not wait. */
+struct dragon_node *dragon_node_if_open(void);
+
 /* Leave the node: this process ends cleanly. Blocks that it holds are freed, but for
  * those in messages that it has sent and nobody has received yet.
  * Its objects must not be used after this. */

@@ -249,7 +249,7 @@ static uint32_t copys_holder(const struct dragon_object *object, struct dragon_p
  * the child will have no object of the node's pool. */
 static PyObject *before_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 {
-    struct dragon_node *node = first_open ? dragon_node_current() : NULL;
+    struct dragon_node *node = first_open ? dragon_node_if_open() : NULL;
     struct dragon_pool *nodes = node ? dragon_node_pool(node) : NULL;
     uint32_t holder = 0;
 
@@ -268,7 +268,7 @@ static PyObject *before_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(un
 
 static PyObject *after_fork_in_parent(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 {
-    struct dragon_node *node = first_open ? dragon_node_current() : NULL;
+    struct dragon_node *node = first_open ? dragon_node_if_open() : NULL;
 
     if (node)
         dragon_node_after_fork(node);
@@ -278,7 +278,7 @@ static PyObject *after_fork_in_parent(PyObject *Py_UNUSED(module), PyObject *Py_
 /* What could not be taken for this copy is not initialised here. */
 static PyObject *after_fork_in_child(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 {
-    struct dragon_node *node = first_open ? dragon_node_current() : NULL;
+    struct dragon_node *node = first_open ? dragon_node_if_open() : NULL;
     struct dragon_pool *nodes = node ? dragon_node_pool(node) : NULL;
     uint32_t slot = node ? dragon_peek(dragon_node_slot(node)) : DRAGON_NODE_NO_SLOT;
     uint32_t holder = slot != DRAGON_NODE_NO_SLOT ? DRAGON_HOLDER_FIRST_SLOT + slot : 0;
