@@ -20,6 +20,10 @@ KINDS = {
     "Event": (),
     "Condition": (),
     "Barrier": (1,),
+    "Value": ("i", 5),
+    "RawValue": ("i", 5),
+    "Array": ("d", [5.0, 6.0]),
+    "RawArray": ("d", [5.0, 6.0]),
 }
 
 
@@ -33,14 +37,18 @@ def use(thing: Any) -> None:
     if hasattr(thing, "put"):
         thing.put(["x"])
         assert thing.get() == ["x"]
-    elif hasattr(thing, "acquire"):
+    elif hasattr(thing, "acquire") and not hasattr(thing, "get_obj"):
         assert thing.acquire(False)
         thing.release()
     elif hasattr(thing, "set"):
         thing.set()
         assert thing.is_set()
-    else:
+    elif hasattr(thing, "wait"):
         assert thing.wait(10) == 0
+    elif hasattr(thing, "value"):
+        assert thing.value == 5
+    else:
+        assert list(thing) == [5, 6]
 
 
 def hold(ready: Any, *things: Any) -> None:
