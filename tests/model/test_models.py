@@ -12,6 +12,7 @@ import heap_runs
 import in_flight
 import lifetimes
 import lock
+import pipe
 import pytest
 from search import Result, broken
 
@@ -22,6 +23,7 @@ MODELS = {
     "in flight": in_flight,
     "lifetimes": lifetimes,
     "lock": lock,
+    "pipe": pipe,
 }
 
 #: Fewer states in all would mean that a search does not get around.
@@ -32,6 +34,7 @@ N_STATES = {
     "in flight": 150_000,
     "lifetimes": 150_000,
     "lock": 300_000,
+    "pipe": 60_000,
 }
 
 
