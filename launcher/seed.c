@@ -20,6 +20,7 @@
 #include "base/deadline.h"
 #include "os/fork.h"
 #include "os/os.h"
+#include "os/socket.h"
 
 #define LONGEST_END_NS (DRAGON_NS_PER_S / 5)
 #define MAX_ORDER_BYTES (UINT32_C(64) << 20) /* the kernel allows less for an exec */

@@ -47,6 +47,7 @@
 #include "channel/channel_set.h"
 #include "channel/in_flight.h"
 #include "channel/message.h"
+#include "channel/pipe.h"
 #include "memory/handle.h"
 #include "memory/object.h"
 #include "memory/pool.h"

@@ -11,6 +11,7 @@
 #include "base/deadline.h"
 #include "os/fork.h"
 #include "os/os.h"
+#include "os/socket.h"
 
 #ifndef SYS_close_range
 #define SYS_close_range 436

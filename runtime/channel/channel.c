@@ -233,6 +233,11 @@ static int push_locked(struct dragon_channel *channel, const struct dragon_messa
      * full before must not get his message in then. */
     if (dragon_channel_is_destroyed(channel))
         return DRAGON_CHANNEL_DESTROYED;
+    if (channel->before_commit) {
+        r = channel->before_commit(channel);
+        if (r < 0)
+            return dragon_error_trace(r);
+    }
     write_slot(dragon_ring_slot(&channel->send_ring, head), message);
     dragon_poke(&shared->bytes_in, dragon_peek(&shared->bytes_in) + payload_bytes(message));
     DRAGON_TEST_POINT("channel-before-head-store");

@@ -135,6 +135,9 @@ struct dragon_channel {
     uint32_t holder;
     /* private */
     struct dragon_channel_shared *shared;
+    /* Run under the send lock when a message is about to be committed; what is below 0
+     * keeps it from that, and is the send's result. NULL: nothing is run. */
+    int (*before_commit)(struct dragon_channel *channel);
     struct dragon_ring_view send_ring;    /* under the send lock */
     struct dragon_ring_view receive_ring; /* under the receive lock */
     struct dragon_spin send_spin;

@@ -90,9 +90,6 @@ void dragon_os_set_blocked_signals(uint64_t mask);
  * nowhere (/dev/null). */
 void dragon_os_forget_files(int keep);
 
-/* A pair of connected stream sockets, close-on-exec. */
-int dragon_os_socket_pair(int fds_out[2]);
-
 /* What tells a socket from all others; 0 if fd is none. */
 uint64_t dragon_os_socket_id(int fd);
 

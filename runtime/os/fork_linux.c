@@ -425,13 +425,6 @@ void dragon_os_forget_files(int keep)
     close_from((unsigned)keep + 1, UINT_MAX);
 }
 
-int dragon_os_socket_pair(int fds_out[2])
-{
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds_out) < 0)
-        return dragon_error_origin(-errno);
-    return 0;
-}
-
 uint64_t dragon_os_socket_id(int fd)
 {
     struct stat st;

@@ -1,6 +1,7 @@
 /* Middles and keepers are killed while somebody waits for what they have to say. */
 #include "os/fork.h"
 #include "os/os.h"
+#include "os/socket.h"
 #include "support/test_point.h"
 
 #include <criterion/criterion.h>

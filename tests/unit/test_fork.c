@@ -4,6 +4,7 @@
 #include "base/deadline.h"
 #include "os/fork.h"
 #include "os/os.h"
+#include "os/socket.h"
 #include "support/shared_page.h"
 
 #include <criterion/criterion.h>
