@@ -127,6 +127,71 @@ class Queue(Object):
     def close(self) -> None:
         """Stop using the queue in this process."""
 
+class Pipe(Object):
+    """One direction between two Connections."""
+
+    def _create(self, max_messages: int, max_bytes: int, /) -> None:
+        """Make a new pipe, in which so much may be on its way."""
+
+    def _attach(self, state: bytes, /) -> None:
+        """Be a view of the pipe that `_export` named."""
+
+class Connection:
+    """Base of the overlay's Connection: one end of a multiprocessing.Pipe."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is closed."""
+
+    @property
+    def readable(self) -> bool:
+        """Whether it can receive."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether it can send."""
+
+    @property
+    def _socket(self) -> int:
+        """The descriptor, for who neither reads nor writes it. OSError once closed."""
+
+    @property
+    def _pipes(self) -> tuple[Pipe | None, Pipe | None]:
+        """(incoming, outgoing). OSError once closed."""
+
+    def _begin(self, incoming: Pipe | None, outgoing: Pipe | None, fd: int, /) -> None:
+        """Be an end of these pipes, on the socket fd, which becomes the connection's."""
+
+    def close(self) -> None:
+        """Close the connection in this process. A second time: nothing."""
+
+    def fileno(self) -> int:
+        """Return the socket, which is readable while there is something to receive."""
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Wait for something to receive, or the end; return whether there is."""
+
+    def recv(self) -> Any:
+        """Take the first object, waiting for one. EOFError at the end."""
+
+    def recv_bytes(self, maxlength: int | None = None) -> bytes:
+        """Take the first message as bytes. OSError if it is longer than maxlength."""
+
+    def recv_bytes_into(self, buf: Any, offset: int = 0) -> int:
+        """Take the first message into buf; return its length. BufferTooShort has it otherwise."""
+
+    def send(self, obj: Any) -> None:
+        """Send obj, waiting for room. BrokenPipeError if nobody has the other end open."""
+
+    def send_bytes(self, buf: Any, offset: int = 0, size: int | None = None) -> None:
+        """Send a part of buf as one message."""
+
+def socket_pair() -> tuple[int, int]:
+    """Return two connected sockets."""
+
+def wait(object_list: Any, timeout: float | None = None, /) -> list[Any]:
+    """Return those of Connections, descriptors and objects with fileno() that are ready."""
+
 class SimpleQueue(Object):
     """Base of the overlay's SimpleQueue."""
 

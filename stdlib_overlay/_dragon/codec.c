@@ -20,6 +20,7 @@ enum kind {
     KIND_TUPLE,
     KIND_PICKLE,
     KIND_PICKLE_WITH_BUFFERS,
+    KIND_RAW,                /* what send_bytes was given */
     KIND_LISTS_USES = 0x100, /* a flag: the block lists objects that it keeps in use */
 };
 
@@ -44,7 +45,7 @@ struct buffers_header {
 
 /* ---- memory ---- */
 
-static void copy(void *to, const void *from, size_t n)
+void dragon_py_copy(void *to, const void *from, size_t n)
 {
     if (n < LARGE_BYTES) {
         memcpy(to, from, n);
@@ -114,7 +115,7 @@ static int store(struct dragon_py_state *state, struct dragon_pool *pool, uint32
     block = add_block(state, pool, holder, room_bytes ? room_bytes : n, message);
     if (!block)
         return -1;
-    copy(block, bytes, n);
+    dragon_py_copy(block, bytes, n);
     memcpy(message->bytes, &length, sizeof length);
     message->size_bytes = sizeof length;
     return 0;
@@ -247,7 +248,7 @@ static PyObject *decode_bytes(const char *bytes, size_t n)
     PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)n);
 
     if (result)
-        copy(PyBytes_AS_STRING(result), bytes, n);
+        dragon_py_copy(PyBytes_AS_STRING(result), bytes, n);
     return result;
 }
 
@@ -712,7 +713,7 @@ static int store_with_buffers(struct dragon_py_state *state, struct dragon_pool 
             .offset = length,
             .size_bytes = (uint64_t)view->len,
         };
-        copy((char *)header + length, view->buf, (size_t)view->len);
+        dragon_py_copy((char *)header + length, view->buf, (size_t)view->len);
         length += align_up((size_t)view->len);
     }
     message->kind = KIND_PICKLE_WITH_BUFFERS;
@@ -933,7 +934,7 @@ static PyObject *decode_payload(struct dragon_py_state *state, struct dragon_poo
 
     if (kind == KIND_PICKLE_WITH_BUFFERS && payload->has_block)
         return decode_with_buffers(state, pool, payload, garbage);
-    if (kind == KIND_PICKLE)
+    if (kind == KIND_PICKLE || kind == KIND_RAW)
         result = unpickle(state, payload->bytes, payload->n);
     else if (kind == KIND_TUPLE && !payload->has_block)
         result = decode_tuple(state, message);
@@ -966,6 +967,13 @@ int dragon_py_encode(struct dragon_py_state *state, struct dragon_pool *pool, ui
     return encode_pickle(state, pool, holder, object, message, pickling_failed_out);
 }
 
+int dragon_py_encode_bytes(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+                           const char *bytes, size_t n, struct dragon_message *message_out)
+{
+    *message_out = (struct dragon_message){.kind = KIND_RAW};
+    return store(state, pool, holder, bytes, n, 0, message_out);
+}
+
 PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
                            const struct dragon_message *message)
 {
@@ -981,6 +989,47 @@ PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *po
     result = decode_payload(state, pool, message, &payload, lists_uses ? &garbage : NULL);
     dragon_garbage_free(&garbage, dragon_fini);
     return result;
+}
+
+/* A bytes object with the pickle, as multiprocessing makes it. */
+static PyObject *pickle_of(PyObject *object)
+{
+    PyObject *pickler = import_attribute("multiprocessing.reduction", "ForkingPickler");
+    PyObject *view = pickler ? PyObject_CallMethod(pickler, "dumps", "O", object) : NULL;
+    PyObject *bytes = view ? PyBytes_FromObject(view) : NULL;
+
+    Py_XDECREF(view);
+    Py_XDECREF(pickler);
+    return bytes;
+}
+
+int dragon_py_bytes_of(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+                       struct dragon_message *message, struct dragon_py_bytes *bytes_out)
+{
+    uint32_t kind = message->kind & ~(uint32_t)KIND_LISTS_USES;
+    struct payload payload;
+    PyObject *object, *pickle;
+
+    if (kind == KIND_RAW || kind == KIND_PICKLE) {
+        if (find_payload(state, pool, message, &payload) < 0) {
+            dragon_py_discard(pool, holder, message);
+            return -1;
+        }
+        *bytes_out = (struct dragon_py_bytes){payload.bytes, payload.n, NULL};
+        return 0;
+    }
+    object = dragon_py_decode(state, pool, holder, message);
+    message->block_generation = 0;
+    pickle = object ? pickle_of(object) : NULL;
+    Py_XDECREF(object);
+    if (!pickle)
+        return -1;
+    *bytes_out = (struct dragon_py_bytes){
+        .bytes = PyBytes_AS_STRING(pickle),
+        .n = (size_t)PyBytes_GET_SIZE(pickle),
+        .owner = pickle,
+    };
+    return 0;
 }
 
 static PyObject *is_exporting(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))

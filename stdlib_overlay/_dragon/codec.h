@@ -46,6 +46,26 @@ int dragon_py_encode(struct dragon_py_state *state, struct dragon_pool *pool, ui
 PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
                            const struct dragon_message *message);
 
+/* Make a message of n bytes that are taken as they are. As dragon_py_encode; decoded as
+ * an object, they are taken for a pickle. */
+int dragon_py_encode_bytes(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+                           const char *bytes, size_t n, struct dragon_message *message_out);
+
+/* What a message is as bytes: those it was made of, or a pickle of the object. */
+struct dragon_py_bytes {
+    const char *bytes; /* good as long as the message and its block are, and owner */
+    size_t n;
+    PyObject *owner; /* strong, or NULL */
+};
+
+/* The bytes of a message. Its block is still the caller's then, unless the message says that
+ * it has none any more. -1 with an exception: the block is freed. */
+int dragon_py_bytes_of(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+                       struct dragon_message *message, struct dragon_py_bytes *bytes_out);
+
+/* memcpy, for large pieces without the GIL. */
+void dragon_py_copy(void *to, const void *from, size_t n);
+
 /* Free what a message holds that is not in a channel. holder: this process. */
 void dragon_py_discard(struct dragon_pool *pool, uint32_t holder,
                        const struct dragon_message *message);

@@ -8,6 +8,7 @@
 #include "os/cgroup.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -224,6 +225,27 @@ static PyMethodDef module_functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* ---- forks ---- */
+
+uint32_t dragon_py_fork_generation;
+
+static void note_fork(void)
+{
+    dragon_py_fork_generation++;
+}
+
+static int note_forks(PyObject *Py_UNUSED(module))
+{
+    static bool are_noted;
+
+    if (!are_noted && pthread_atfork(NULL, NULL, note_fork) != 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    are_noted = true;
+    return 0;
+}
+
 /* ---- the module ---- */
 
 static int add_exceptions(PyObject *module)
@@ -261,6 +283,8 @@ static int module_exec(PyObject *module)
         dragon_py_event_add, dragon_py_condition_add,     dragon_py_barrier_add,
         dragon_py_pool_add,  dragon_py_channel_add,       dragon_py_channel_set_add,
         dragon_py_lock_add,  dragon_py_shared_buffer_add, dragon_py_synchronized_add,
+        dragon_py_pipe_add,  dragon_py_connection_add,    dragon_py_connection_wait_add,
+        note_forks,
     };
 
     for (size_t i = 0; i < sizeof adders / sizeof adders[0]; i++)
@@ -284,6 +308,8 @@ static int module_exec(PyObject *module)
     DO(lock_type);                                                                                 \
     DO(shared_buffer_type);                                                                        \
     DO(synchronized_type);                                                                         \
+    DO(pipe_type);                                                                                 \
+    DO(connection_type);                                                                           \
     DO(queue_full);                                                                                \
     DO(queue_empty);                                                                               \
     DO(pool_full);                                                                                 \

@@ -29,7 +29,9 @@ struct dragon_py_state {
     PyTypeObject *lock_type;
     PyTypeObject *shared_buffer_type;
     PyTypeObject *synchronized_type; /* base of the others in synchronized.c */
-    PyObject *queue_full;            /* queue.Full, queue.Empty; NULL until first used */
+    PyTypeObject *pipe_type;
+    PyTypeObject *connection_type;
+    PyObject *queue_full; /* queue.Full, queue.Empty; NULL until first used */
     PyObject *queue_empty;
     PyObject *pool_full;    /* _dragon.PoolFull, a MemoryError */
     PyObject *stale_handle; /* _dragon.StaleHandle, an OSError */
@@ -55,6 +57,10 @@ struct dragon_py_state *dragon_py_state_of_module(PyObject *module);
  * NULL with an exception if it is neither. */
 struct dragon_py_state *dragon_py_state_of(PyTypeObject *type);
 
+/* Grows in each forked copy of a process: what belonged to threads of the other, the copy
+ * has not. */
+extern uint32_t dragon_py_fork_generation;
+
 /* Create a heap type and add it to the module under its name. Returns a strong
  * reference, or NULL with an exception. base: NULL for object. */
 PyTypeObject *dragon_py_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base);
@@ -74,6 +80,9 @@ int dragon_py_lock_add(PyObject *module);
 int dragon_py_channel_set_add(PyObject *module);
 int dragon_py_shared_buffer_add(PyObject *module);
 int dragon_py_synchronized_add(PyObject *module);
+int dragon_py_pipe_add(PyObject *module);
+int dragon_py_connection_add(PyObject *module);
+int dragon_py_connection_wait_add(PyObject *module);
 
 /* queue.Full and queue.Empty. Borrowed, or NULL with an exception. */
 PyObject *dragon_py_queue_full(struct dragon_py_state *state);

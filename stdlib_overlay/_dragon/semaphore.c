@@ -9,7 +9,6 @@
  */
 #include "sync.h"
 
-#include <pthread.h>
 #include <string.h>
 #include <structmember.h>
 
@@ -24,25 +23,17 @@ struct shared {
 
 _Static_assert(sizeof(struct shared) == 64, "shared layout");
 
-/* Grows in each forked child: the child's threads hold none of the locks that
- * the thread which forked may have held in the parent. */
-static uint32_t fork_generation;
-
-static void note_fork(void)
-{
-    fork_generation++;
-}
-
 static struct dragon_semaphore *semaphore_of(struct dragon_py_semaphore *self)
 {
     return &((struct shared *)self->base.object.state)->semaphore;
 }
 
-/* The one test on the hot paths: true, or false with ValueError. */
+/* The one test on the hot paths: true, or false with ValueError. The threads of a forked
+ * child hold none of the locks that the thread which forked may have held in the parent. */
 static inline bool is_usable(struct dragon_py_semaphore *self)
 {
-    if (self->fork_generation != fork_generation) {
-        self->fork_generation = fork_generation;
+    if (self->fork_generation != dragon_py_fork_generation) {
+        self->fork_generation = dragon_py_fork_generation;
         self->count = 0;
     }
     return self->base.object.state ||
@@ -52,47 +43,6 @@ static inline bool is_usable(struct dragon_py_semaphore *self)
 bool dragon_py_semaphore_is_mine(struct dragon_py_semaphore *self)
 {
     return is_usable(self) && self->count > 0 && self->owner == PyThread_get_thread_ident();
-}
-
-/* ---- arguments ---- */
-
-static Py_ssize_t index_of_name(const char *const *names, PyObject *name)
-{
-    for (Py_ssize_t i = 0; names[i]; i++)
-        if (PyUnicode_CompareWithASCIIString(name, names[i]) == 0)
-            return i;
-    return -1;
-}
-
-int dragon_py_arguments(const char *function, const char *const *names, PyObject *const *args,
-                        Py_ssize_t n_args, PyObject *kwnames, PyObject **values)
-{
-    Py_ssize_t n_keywords = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-    Py_ssize_t n_names = 0;
-
-    while (names[n_names])
-        n_names++;
-    if (n_args + n_keywords > n_names) {
-        PyErr_Format(PyExc_TypeError, "%s() takes at most %zd argument%s (%zd given)", function,
-                     n_names, n_names == 1 ? "" : "s", n_args + n_keywords);
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < n_args; i++)
-        values[i] = args[i];
-    for (Py_ssize_t i = 0; i < n_keywords; i++) {
-        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-        Py_ssize_t at = index_of_name(names, name);
-
-        if (at < 0 || at < n_args) {
-            PyErr_Format(PyExc_TypeError,
-                         at < 0 ? "'%U' is an invalid keyword argument for %s()"
-                                : "argument '%U' of %s() given by name and position",
-                         name, function);
-            return -1;
-        }
-        values[at] = args[n_args + i];
-    }
-    return 0;
 }
 
 /* ---- acquiring ---- */
@@ -400,16 +350,10 @@ static PyType_Spec semaphore_spec = {
 
 int dragon_py_semaphore_add(PyObject *module)
 {
-    static bool forks_are_noted;
     struct dragon_py_state *state = dragon_py_state_of_module(module);
     PyObject *maximum;
     int r;
 
-    if (!forks_are_noted && pthread_atfork(NULL, NULL, note_fork) != 0) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    forks_are_noted = true;
     state->semaphore_type = dragon_py_add_type(module, &semaphore_spec, state->object_type);
     maximum = PyLong_FromUnsignedLong(DRAGON_SEMAPHORE_MAXIMUM);
     if (!state->semaphore_type || !maximum) {

@@ -2,9 +2,10 @@
 
 /*
  * What the Python types Lock, Event, Condition and Barrier are built from share:
- * the lock behind a condition, and how a method's arguments are read.
+ * the lock behind a condition.
  */
 
+#include "arguments.h"
 #include "object.h"
 #include "wait.h"
 
@@ -14,12 +15,6 @@
 /* How often a blocking method looks before it gives up the GIL: giving it up
  * and getting it back costs as much, if another thread takes it far more. */
 #define DRAGON_PY_LOOKS 20
-
-/* Read the arguments of a METH_FASTCALL | METH_KEYWORDS method into values
- * (borrowed; untouched where no argument is given), which may all be given by
- * position or by name. names ends with NULL. -1 with TypeError. */
-int dragon_py_arguments(const char *function, const char *const *names, PyObject *const *args,
-                        Py_ssize_t n_args, PyObject *kwnames, PyObject **values);
 
 /* kind of a SemLock, as in the standard library. */
 enum dragon_py_semaphore_kind { DRAGON_PY_RECURSIVE_MUTEX, DRAGON_PY_SEMAPHORE };

@@ -139,7 +139,7 @@ def _add_start_method(context: "ModuleType") -> None:
 
 
 def _add_waiting(connection: "ModuleType") -> None:
-    from dragon_overlay.connection import install
+    from dragon_overlay.waiting import install
 
     install(connection)
 

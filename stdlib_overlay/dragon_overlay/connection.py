@@ -1,36 +1,158 @@
-"""``multiprocessing.connection.wait`` over queues of ours, too.
+"""Pipe and its Connections.
 
-``install`` runs when ``multiprocessing.connection`` has been loaded.
+The work is done by the C types; the class here adds what programs and the standard library touch
+besides. ``multiprocessing.connection.Pipe``, ``Listener`` and ``Client`` stay the standard library's:
+their connections talk to any process, also of other programs.
 
 Source: Lib/multiprocessing/connection.py of CPython 3.11.
 """
 
 from __future__ import annotations
 
-import functools
-from types import ModuleType
+import io
+import os
+from multiprocessing import connection as _stock
+from multiprocessing.context import get_spawning_popen
 from typing import Any
 
+import _dragon
+from dragon_overlay import reduction
 
-def install(module: ModuleType) -> None:
-    """Have ``wait`` look into the queues, beside their descriptors.
+#: send() waits when this many messages, or bytes, are on their way. The socket of the standard
+#: library's takes at most 7,280 small messages, and 64 KiB of large ones.
+_MAX_MESSAGES = 8192
+_MAX_BYTES = 16 << 20
 
-    A queue's descriptor is raised by a thread of this process, a sentinel by the kernel. So of a
-    process that puts something and ends, the end may be seen first, which it never is with a pipe:
-    an executor takes that for the end of a worker in the middle of its work.
+
+class Connection(_dragon.Connection, _stock.Connection):
+    """One end of a Pipe. Also an instance of the standard library's class."""
+
+    def __init__(self, incoming: Any, outgoing: Any, fd: int) -> None:
+        """Be an end of two pipes.
+
+        Args:
+            incoming, outgoing: ``_dragon.Pipe`` of this connection alone; None: there is none in
+                that direction.
+            fd: the socket, which becomes the connection's.
+        """
+        self._begin(incoming, outgoing, fd)
+
+    def __del__(self) -> None:
+        """The C type closes what was left open."""
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"fd {self._socket}"
+        return f"<{type(self).__module__}.{type(self).__name__} {state}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), *_travel(self), self.readable, self.writable)
+
+    @property
+    def _handle(self) -> int | None:  # type: ignore[override]
+        """The descriptor, as ``fileno``; None once closed."""
+        return None if self.closed else self.fileno()
+
+    # What the standard library's methods are made of, for who calls these.
+
+    def _check_closed(self) -> None:
+        if self.closed:
+            raise OSError("handle is closed")
+
+    def _close(self) -> None:
+        self.close()
+
+    @property
+    def _readable(self) -> bool:  # type: ignore[override]
+        return self.readable
+
+    @property
+    def _writable(self) -> bool:  # type: ignore[override]
+        return self.writable
+
+    def _send_bytes(self, buf: Any) -> None:
+        self.send_bytes(buf)
+
+    def _recv_bytes(self, maxsize: int | None = None) -> io.BytesIO:
+        buffer = io.BytesIO()
+        buffer.write(self.recv_bytes(maxsize))
+        return buffer
+
+    def _poll(self, timeout: float | None) -> bool:
+        return self.poll(timeout)
+
+
+def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:
+    """Two connected Connections.
+
+    Args:
+        duplex: both can send and receive; otherwise the first receives and the second sends.
+
+    Raises:
+        OSError: the process has no descriptors left.
+        dragon.PoolFull: the pool has no room for it.
     """
-    stock_wait = module.wait
-
-    @functools.wraps(stock_wait)
-    def wait(object_list: Any, timeout: float | None = None) -> list[Any]:
-        objects = list(object_list)
-        ready: list[Any] = stock_wait(objects, timeout)
-        seen = {id(one) for one in ready}
-        return ready + [one for one in objects if id(one) not in seen and _has_something(one)]
-
-    module.wait = wait  # type: ignore[attr-defined]
+    there = _new_pipe()
+    back = _new_pipe() if duplex else None
+    fds = _dragon.socket_pair()
+    return Connection(there, back, fds[0]), Connection(_view(back), _view(there), fds[1])
 
 
-def _has_something(one: Any) -> bool:
-    look = getattr(one, "_dragon_has_something", None)
-    return look is not None and look()
+def _new_pipe() -> _dragon.Pipe:
+    pipe = _dragon.Pipe()
+    pipe._create(_MAX_MESSAGES, _MAX_BYTES)
+    return pipe
+
+
+def _view(pipe: _dragon.Pipe | None) -> _dragon.Pipe | None:
+    """Another view of the pipe in this process, for the other connection."""
+    return None if pipe is None else _attached(pipe._export(False))
+
+
+def _attached(name: bytes) -> _dragon.Pipe:
+    pipe = _dragon.Pipe()
+    pipe._attach(name)
+    return pipe
+
+
+# ---- how connections travel ---------------------------------------------------------------------
+
+
+class _Offer:
+    """An end that whoever unpickles this may fetch from this process, once.
+
+    The standard library's resource sharer hands the descriptor out; the pipes stay in use until
+    then.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        from multiprocessing.resource_sharer import _resource_sharer
+
+        fd = os.dup(connection._socket)
+        pipes = connection._pipes
+
+        def send(to: Any, pid: int, kept: Any = pipes) -> None:
+            _stock.reduction.send_handle(to, fd, pid)
+
+        self._id = _resource_sharer.register(send, lambda: os.close(fd))
+
+    def detach(self) -> int:
+        from multiprocessing.resource_sharer import _resource_sharer
+
+        with _resource_sharer.get_connection(self._id) as sharer:
+            fd: int = _stock.reduction.recv_handle(sharer)
+        return fd
+
+
+def _travel(connection: Connection) -> tuple[tuple[bytes | None, ...], Any]:
+    """The names of the connection's pipes, and what gives its descriptor."""
+    if get_spawning_popen() is not None:
+        names = tuple(p and reduction.export(p) for p in connection._pipes)
+        return names, _stock.reduction.DupFd(connection._socket)
+    return tuple(p and p._export(False) for p in connection._pipes), _Offer(connection)
+
+
+def _rebuild(cls: Any, names: Any, fd: Any, readable: bool, writable: bool) -> Connection:
+    # The pipes first: their uses are the sender's until the descriptor is fetched.
+    pipes = [name and _attached(name) for name in names]
+    connection: Connection = cls(*pipes, fd.detach())
+    return connection

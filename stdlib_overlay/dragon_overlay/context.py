@@ -31,6 +31,7 @@ _DISPATCHED = (
     "Event",
     "JoinableQueue",
     "Lock",
+    "Pipe",
     "Pool",
     "Queue",
     "RLock",
@@ -134,6 +135,11 @@ class DragonContext(_stock.BaseContext):
         from dragon_overlay.sharedctypes import Array
 
         return Array(typecode_or_type, size_or_initializer, lock=lock)
+
+    def Pipe(self, duplex: bool = True) -> Any:
+        from dragon_overlay.connection import Pipe
+
+        return Pipe(duplex)
 
     def Pool(
         self,

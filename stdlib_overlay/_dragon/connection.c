@@ -1,0 +1,761 @@
+/*
+ * _dragon.Connection: one end of a multiprocessing.Pipe. A socket of its own, and a pipe
+ * (runtime/channel/pipe.h) for each direction it has. The Python class in
+ * dragon_overlay/connection.py adds what is not hot.
+ *
+ * Blocking: some looks while the GIL is held, then the runtime's wait without it, in
+ * pieces, with a look for signals and for a close() by another thread after each.
+ *
+ * A descriptor that is closed while a thread uses it may be another file's by the time
+ * the thread gets to it. So close() leaves it to the last thread that is inside.
+ */
+#include "connection.h"
+#include "arguments.h"
+#include "codec.h"
+#include "wait.h"
+
+#include "base/deadline.h"
+#include "memory/pool.h"
+#include "os/os.h"
+
+#include <errno.h>
+
+#define LOOKS_WITH_GIL 20
+
+/* The most that a method here has. */
+#define N_PARAMETERS 3
+
+static struct dragon_py_state *state_of(struct dragon_py_connection *self)
+{
+    return dragon_py_state_of(Py_TYPE(self));
+}
+
+/* ---- closing ---- */
+
+static void finish_close(struct dragon_py_connection *self)
+{
+    dragon_os_close(self->fd);
+    self->fd = -1;
+    if (self->incoming && self->incoming->base.object.state)
+        dragon_pipe_hang_up(&self->incoming->pipe);
+    Py_CLEAR(self->incoming);
+    Py_CLEAR(self->outgoing);
+}
+
+void dragon_py_connection_enter(struct dragon_py_connection *self)
+{
+    if (self->fork_generation != dragon_py_fork_generation)
+        self->n_inside = 0;
+    self->fork_generation = dragon_py_fork_generation;
+    self->n_inside++;
+}
+
+void dragon_py_connection_leave(struct dragon_py_connection *self)
+{
+    if (self->n_inside > 0) /* it was counted anew if a pickler forked */
+        self->n_inside--;
+    if (self->n_inside == 0 && self->is_closed)
+        finish_close(self);
+}
+
+int dragon_py_raise_closed(void)
+{
+    PyErr_SetString(PyExc_OSError, "handle is closed");
+    return -1;
+}
+
+int dragon_py_connection_require_open(const struct dragon_py_connection *self)
+{
+    return self->fd >= 0 && !self->is_closed ? 0 : dragon_py_raise_closed();
+}
+
+/* The pipe's object lives as long as the connection is open, but for the end of the process. */
+static int require_readable(const struct dragon_py_connection *self)
+{
+    if (dragon_py_connection_require_open(self) < 0)
+        return -1;
+    if (self->is_readable && self->incoming)
+        return 0;
+    PyErr_SetString(PyExc_OSError, "connection is write-only");
+    return -1;
+}
+
+static int require_writable(const struct dragon_py_connection *self)
+{
+    if (dragon_py_connection_require_open(self) < 0)
+        return -1;
+    if (self->is_writable && self->outgoing)
+        return 0;
+    PyErr_SetString(PyExc_OSError, "connection is read-only");
+    return -1;
+}
+
+int dragon_py_raise_errno(int number)
+{
+    errno = number;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+/* An error or outcome of the runtime, which is not the end of a wait. */
+static int raise_result(struct dragon_py_connection *self, struct dragon_py_pipe *pipe, int r,
+                        const char *what)
+{
+    if (PyErr_Occurred())
+        return -1;
+    switch (r) {
+    case DRAGON_PIPE_BROKEN:
+        return dragon_py_raise_errno(EPIPE);
+    case DRAGON_PIPE_ENDED:
+        PyErr_SetNone(PyExc_EOFError);
+        return -1;
+    case DRAGON_PIPE_FOREIGN:
+        PyErr_Format(PyExc_OSError,
+                     "%s: what comes next was not sent by send() or send_bytes(): a descriptor, "
+                     "for multiprocessing.reduction.recv_handle(), or bytes that were written to "
+                     "the connection's file descriptor",
+                     what);
+        return -1;
+    case DRAGON_CHANNEL_POOL_FULL:
+        dragon_py_raise_pool_full(state_of(self), pipe->base.object.pool, 0, what);
+        return -1;
+    case -EBADF:
+        return dragon_py_raise_errno(EBADF); /* the program closed it, as it may */
+    default:
+        dragon_py_raise(state_of(self), r, what);
+        return -1;
+    }
+}
+
+static int require_given(const char *method, const char *parameter, const PyObject *value)
+{
+    if (value)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%s() missing 1 required positional argument: '%s'", method,
+                 parameter);
+    return -1;
+}
+
+/* ---- sending ---- */
+
+/* Consumes the message's block. */
+static int send_message(struct dragon_py_connection *self, uint32_t holder,
+                        struct dragon_message *message, const char *what)
+{
+    struct dragon_py_pipe *pipe = self->outgoing;
+    int r = dragon_pipe_try_send(&pipe->pipe, message);
+
+    if (r == DRAGON_CHANNEL_BUSY || r == DRAGON_CHANNEL_FULL) {
+        do {
+            if (self->is_closed) {
+                dragon_py_raise_closed();
+                r = -1;
+                break;
+            }
+            Py_BEGIN_ALLOW_THREADS
+            r = dragon_pipe_send(&pipe->pipe, message, dragon_py_next_look(DRAGON_FOREVER));
+            Py_END_ALLOW_THREADS
+        } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_FULL, DRAGON_FOREVER));
+    }
+    if (r == 0)
+        return 0;
+    dragon_py_discard(pipe->base.object.pool, holder, message);
+    return raise_result(self, pipe, r, what);
+}
+
+static int send_object(struct dragon_py_connection *self, PyObject *object)
+{
+    struct dragon_py_pipe *pipe = self->outgoing;
+    struct dragon_message message;
+    bool pickling_failed;
+    uint32_t holder;
+
+    if (dragon_py_pipe_holder(pipe, "send", &holder) < 0 ||
+        dragon_py_encode(state_of(self), pipe->base.object.pool, holder, object, &message,
+                         &pickling_failed) < 0)
+        return -1;
+    return send_message(self, holder, &message, "send");
+}
+
+PyDoc_STRVAR(send_doc, "send($self, /, obj)\n--\n\n"
+                       "Send obj to the other end; it is in shared memory when send returns.\n\n"
+                       "Waits while the pipe is full. Any thread.\n\n"
+                       "Raises:\n"
+                       "    OSError: the connection is closed, or cannot be written to.\n"
+                       "    BrokenPipeError: nobody has the other end open.\n"
+                       "    dragon.PoolFull: the pool has no room for obj.\n"
+                       "    whatever pickling obj raises.\n\n"
+                       "Source: multiprocessing.connection.Connection.send.");
+
+static PyObject *connection_send(struct dragon_py_connection *self, PyObject *const *args,
+                                 Py_ssize_t n_args, PyObject *names)
+{
+    static const char *const parameters[] = {"obj", NULL};
+    PyObject *values[N_PARAMETERS] = {NULL};
+    int r;
+
+    if (dragon_py_arguments("send", parameters, args, n_args, names, values) < 0 ||
+        require_given("send", "obj", values[0]) < 0 || require_writable(self) < 0)
+        return NULL;
+    dragon_py_connection_enter(self);
+    r = send_object(self, values[0]);
+    dragon_py_connection_leave(self);
+    if (r < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* An integer argument, or what it is if it was not given. */
+static int integer_of(PyObject *value, Py_ssize_t otherwise, Py_ssize_t *n_out)
+{
+    *n_out = otherwise;
+    if (value)
+        *n_out = PyNumber_AsSsize_t(value, PyExc_OverflowError);
+    return *n_out == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *or_none(PyObject *value)
+{
+    return value == Py_None ? NULL : value;
+}
+
+/* Which part of a buffer of n bytes is meant. */
+static int part_of(Py_ssize_t n, PyObject *offset_given, PyObject *size_given,
+                   Py_ssize_t *offset_out, Py_ssize_t *size_out)
+{
+    const char *wrong = NULL;
+    Py_ssize_t offset, size;
+
+    if (integer_of(offset_given, 0, &offset) < 0 || integer_of(size_given, 0, &size) < 0)
+        return -1;
+    if (offset < 0)
+        wrong = "offset is negative";
+    else if (n < offset)
+        wrong = "buffer length < offset";
+    else if (!size_given)
+        size = n - offset;
+    else if (size < 0)
+        wrong = "size is negative";
+    else if (size > n - offset)
+        wrong = "buffer length < offset + size";
+    if (wrong) {
+        PyErr_SetString(PyExc_ValueError, wrong);
+        return -1;
+    }
+    *offset_out = offset;
+    *size_out = size;
+    return 0;
+}
+
+static int send_view(struct dragon_py_connection *self, const Py_buffer *view,
+                     PyObject *offset_given, PyObject *size_given)
+{
+    struct dragon_py_pipe *pipe = self->outgoing;
+    struct dragon_message message;
+    Py_ssize_t offset, size;
+    uint32_t holder;
+
+    if (part_of(view->len, offset_given, size_given, &offset, &size) < 0 ||
+        dragon_py_pipe_holder(pipe, "send_bytes", &holder) < 0 ||
+        dragon_py_encode_bytes(state_of(self), pipe->base.object.pool, holder,
+                               (const char *)view->buf + offset, (size_t)size, &message) < 0)
+        return -1;
+    return send_message(self, holder, &message, "send_bytes");
+}
+
+PyDoc_STRVAR(
+    send_bytes_doc,
+    "send_bytes($self, /, buf, offset=0, size=None)\n--\n\n"
+    "Send size bytes of a contiguous bytes-like object, from offset on, as one message.\n\n"
+    "Raises:\n"
+    "    ValueError: the part does not lie in the buffer.\n"
+    "    OSError, BrokenPipeError, dragon.PoolFull: as send().\n\n"
+    "Source: multiprocessing.connection.Connection.send_bytes.");
+
+static PyObject *connection_send_bytes(struct dragon_py_connection *self, PyObject *const *args,
+                                       Py_ssize_t n_args, PyObject *names)
+{
+    static const char *const parameters[] = {"buf", "offset", "size", NULL};
+    PyObject *values[N_PARAMETERS] = {NULL};
+    Py_buffer view;
+    int r;
+
+    if (dragon_py_arguments("send_bytes", parameters, args, n_args, names, values) < 0 ||
+        require_given("send_bytes", "buf", values[0]) < 0 || require_writable(self) < 0 ||
+        PyObject_GetBuffer(values[0], &view, PyBUF_C_CONTIGUOUS) < 0)
+        return NULL;
+    dragon_py_connection_enter(self);
+    r = send_view(self, &view, values[1], or_none(values[2]));
+    dragon_py_connection_leave(self);
+    PyBuffer_Release(&view);
+    if (r < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- receiving ---- */
+
+static int receive_message(struct dragon_py_connection *self, struct dragon_message *message_out,
+                           uint32_t *holder_out, const char *what)
+{
+    struct dragon_py_pipe *pipe = self->incoming;
+    int r = DRAGON_CHANNEL_EMPTY;
+    uint32_t holder;
+
+    if (dragon_py_pipe_holder(pipe, what, &holder) < 0)
+        return -1;
+    *holder_out = holder;
+    for (int i = 0; i < LOOKS_WITH_GIL && r == DRAGON_CHANNEL_EMPTY; i++) {
+        r = dragon_pipe_try_receive(&pipe->pipe, holder, message_out);
+        if (r == DRAGON_CHANNEL_EMPTY)
+            dragon_pause();
+    }
+    if (r == DRAGON_CHANNEL_BUSY || r == DRAGON_CHANNEL_EMPTY) {
+        do {
+            if (self->is_closed)
+                return dragon_py_raise_closed();
+            Py_BEGIN_ALLOW_THREADS
+            r = dragon_pipe_receive(&pipe->pipe, holder, message_out,
+                                    dragon_py_next_look(DRAGON_FOREVER));
+            Py_END_ALLOW_THREADS
+        } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, DRAGON_FOREVER));
+    }
+    return r == 0 ? 0 : raise_result(self, pipe, r, what);
+}
+
+PyDoc_STRVAR(recv_doc,
+             "recv($self, /)\n--\n\n"
+             "Take the object that the other end sent first, waiting for one. Any thread.\n\n"
+             "Buffers of at least 64 KiB (arrays) are views of shared memory, writable, owned by\n"
+             "the receiver.\n\n"
+             "Raises:\n"
+             "    EOFError: nothing is left, and nobody has the other end open.\n"
+             "    OSError: the connection is closed, or cannot be read from.\n\n"
+             "Source: multiprocessing.connection.Connection.recv.");
+
+static PyObject *connection_recv(struct dragon_py_connection *self, PyObject *Py_UNUSED(unused))
+{
+    struct dragon_message message;
+    PyObject *object = NULL;
+    uint32_t holder;
+
+    if (require_readable(self) < 0)
+        return NULL;
+    dragon_py_connection_enter(self);
+    if (receive_message(self, &message, &holder, "recv") == 0)
+        object =
+            dragon_py_decode(state_of(self), self->incoming->base.object.pool, holder, &message);
+    dragon_py_connection_leave(self);
+    return object;
+}
+
+/* Too long a message was taken: the standard library cannot go on after that, either. */
+static PyObject *raise_bad_length(struct dragon_py_connection *self)
+{
+    if (self->is_writable)
+        self->is_readable = false;
+    else
+        self->is_closed = true; /* dragon_py_connection_leave() does the rest */
+    PyErr_SetString(PyExc_OSError, "bad message length");
+    return NULL;
+}
+
+static PyObject *receive_bytes(struct dragon_py_connection *self, Py_ssize_t max_length)
+{
+    struct dragon_pool *pool = self->incoming->base.object.pool;
+    struct dragon_message message;
+    struct dragon_py_bytes bytes;
+    PyObject *result;
+    uint32_t holder;
+
+    if (receive_message(self, &message, &holder, "recv_bytes") < 0 ||
+        dragon_py_bytes_of(state_of(self), pool, holder, &message, &bytes) < 0)
+        return NULL;
+    if (max_length >= 0 && bytes.n > (size_t)max_length) {
+        result = raise_bad_length(self);
+    } else {
+        result = bytes.owner ? Py_NewRef(bytes.owner)
+                             : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bytes.n);
+        if (result && !bytes.owner)
+            dragon_py_copy(PyBytes_AS_STRING(result), bytes.bytes, bytes.n);
+    }
+    Py_XDECREF(bytes.owner);
+    dragon_py_discard(pool, holder, &message);
+    return result;
+}
+
+PyDoc_STRVAR(recv_bytes_doc,
+             "recv_bytes($self, /, maxlength=None)\n--\n\n"
+             "Take the message that the other end sent first, as bytes, waiting for one.\n\n"
+             "Raises:\n"
+             "    OSError: the message is longer than maxlength, and nothing can be received any\n"
+             "        more; or as recv().\n"
+             "    EOFError: as recv().\n\n"
+             "Source: multiprocessing.connection.Connection.recv_bytes.");
+
+static PyObject *connection_recv_bytes(struct dragon_py_connection *self, PyObject *const *args,
+                                       Py_ssize_t n_args, PyObject *names)
+{
+    static const char *const parameters[] = {"maxlength", NULL};
+    PyObject *values[N_PARAMETERS] = {NULL};
+    PyObject *result, *given;
+    Py_ssize_t max_length;
+
+    if (dragon_py_arguments("recv_bytes", parameters, args, n_args, names, values) < 0 ||
+        require_readable(self) < 0)
+        return NULL;
+    given = or_none(values[0]);
+    if (integer_of(given, -1, &max_length) < 0)
+        return NULL;
+    if (given && max_length < 0) {
+        PyErr_SetString(PyExc_ValueError, "negative maxlength");
+        return NULL;
+    }
+    dragon_py_connection_enter(self);
+    result = receive_bytes(self, max_length);
+    dragon_py_connection_leave(self);
+    return result;
+}
+
+/* BufferTooShort, with the message, of which nothing is lost. */
+static void raise_too_short(const struct dragon_py_bytes *bytes)
+{
+    PyObject *module = PyImport_ImportModule("multiprocessing");
+    PyObject *type = module ? PyObject_GetAttrString(module, "BufferTooShort") : NULL;
+    PyObject *value = type ? PyBytes_FromStringAndSize(bytes->bytes, (Py_ssize_t)bytes->n) : NULL;
+
+    if (value)
+        PyErr_SetObject(type, value);
+    Py_XDECREF(value);
+    Py_XDECREF(type);
+    Py_XDECREF(module);
+}
+
+/* The number of bytes, or -1 with an exception. */
+static Py_ssize_t receive_into(struct dragon_py_connection *self, const Py_buffer *view,
+                               Py_ssize_t offset)
+{
+    struct dragon_pool *pool = self->incoming->base.object.pool;
+    struct dragon_message message;
+    struct dragon_py_bytes bytes;
+    Py_ssize_t n = -1;
+    uint32_t holder;
+
+    if (receive_message(self, &message, &holder, "recv_bytes_into") < 0 ||
+        dragon_py_bytes_of(state_of(self), pool, holder, &message, &bytes) < 0)
+        return -1;
+    if (bytes.n > (size_t)(view->len - offset)) {
+        raise_too_short(&bytes);
+    } else {
+        dragon_py_copy((char *)view->buf + offset, bytes.bytes, bytes.n);
+        n = (Py_ssize_t)bytes.n;
+    }
+    Py_XDECREF(bytes.owner);
+    dragon_py_discard(pool, holder, &message);
+    return n;
+}
+
+PyDoc_STRVAR(
+    recv_bytes_into_doc,
+    "recv_bytes_into($self, /, buf, offset=0)\n--\n\n"
+    "Take the message that the other end sent first into a writable, contiguous\n"
+    "bytes-like object, from its byte offset on, waiting for one. The message's length.\n\n"
+    "Raises:\n"
+    "    BufferTooShort: it does not fit; the exception has it.\n"
+    "    ValueError: offset does not lie in the buffer.\n"
+    "    EOFError, OSError: as recv().\n\n"
+    "Source: multiprocessing.connection.Connection.recv_bytes_into.");
+
+static PyObject *connection_recv_bytes_into(struct dragon_py_connection *self,
+                                            PyObject *const *args, Py_ssize_t n_args,
+                                            PyObject *names)
+{
+    static const char *const parameters[] = {"buf", "offset", NULL};
+    PyObject *values[N_PARAMETERS] = {NULL};
+    Py_ssize_t offset, n = -1;
+    Py_buffer view;
+
+    if (dragon_py_arguments("recv_bytes_into", parameters, args, n_args, names, values) < 0 ||
+        require_given("recv_bytes_into", "buf", values[0]) < 0 || require_readable(self) < 0 ||
+        integer_of(values[1], 0, &offset) < 0 ||
+        PyObject_GetBuffer(values[0], &view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) < 0)
+        return NULL;
+    if (offset < 0 || offset > view.len) {
+        PyErr_SetString(PyExc_ValueError, offset < 0 ? "negative offset" : "offset too large");
+    } else {
+        dragon_py_connection_enter(self);
+        n = receive_into(self, &view, offset);
+        dragon_py_connection_leave(self);
+    }
+    PyBuffer_Release(&view);
+    return n < 0 ? NULL : PyLong_FromSsize_t(n);
+}
+
+/* ---- waiting ---- */
+
+/* 1: there is something to receive, or an end to be told; 0; -1. */
+static int poll_until(struct dragon_py_connection *self, int64_t deadline_ns)
+{
+    struct dragon_pipe *pipe = &self->incoming->pipe;
+    int r;
+
+    if (dragon_channel_count(&pipe->channel) != 0)
+        return 1;
+    do {
+        if (self->is_closed)
+            return dragon_py_raise_closed();
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_pipe_wait(pipe, dragon_py_next_look(deadline_ns));
+        Py_END_ALLOW_THREADS
+    } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
+    if (r < 0)
+        return raise_result(self, self->incoming, r, "poll");
+    return r != DRAGON_CHANNEL_EMPTY;
+}
+
+PyDoc_STRVAR(
+    poll_doc,
+    "poll($self, /, timeout=0.0)\n--\n\n"
+    "Wait at most timeout seconds (None: for ever) for something to receive; True if there\n"
+    "is, also at the end, which recv() tells by EOFError.\n\n"
+    "Raises:\n"
+    "    OSError: the connection is closed, or cannot be read from.\n\n"
+    "Source: multiprocessing.connection.Connection.poll.");
+
+static PyObject *connection_poll(struct dragon_py_connection *self, PyObject *const *args,
+                                 Py_ssize_t n_args, PyObject *names)
+{
+    static const char *const parameters[] = {"timeout", NULL};
+    PyObject *values[N_PARAMETERS] = {NULL};
+    int64_t deadline_ns = DRAGON_AT_ONCE;
+    int r;
+
+    if (dragon_py_arguments("poll", parameters, args, n_args, names, values) < 0 ||
+        require_readable(self) < 0 ||
+        (values[0] && dragon_py_deadline(values[0], &deadline_ns) < 0))
+        return NULL;
+    if (!self->incoming->base.object.state) {
+        dragon_py_raise_closed();
+        return NULL;
+    }
+    dragon_py_connection_enter(self);
+    r = poll_until(self, deadline_ns);
+    dragon_py_connection_leave(self);
+    return r < 0 ? NULL : PyBool_FromLong(r);
+}
+
+/* ---- the descriptor ---- */
+
+PyDoc_STRVAR(
+    fileno_doc,
+    "fileno($self, /)\n--\n\n"
+    "The connection's socket, for select and its like, and for passing descriptors. It is\n"
+    "readable while there is something to receive, and at the end. Messages do not go\n"
+    "through it.\n\n"
+    "Source: multiprocessing.connection.Connection.fileno.");
+
+static PyObject *connection_fileno(struct dragon_py_connection *self, PyObject *Py_UNUSED(unused))
+{
+    int r = 0;
+
+    if (dragon_py_connection_require_open(self) < 0)
+        return NULL;
+    if (self->incoming && self->incoming->base.object.state)
+        r = dragon_pipe_expose(&self->incoming->pipe);
+    if (r == 0 && self->outgoing && self->outgoing->base.object.state)
+        r = dragon_pipe_expect_foreign(&self->outgoing->pipe);
+    if (r < 0) {
+        raise_result(self, self->incoming, r, "fileno");
+        return NULL;
+    }
+    return PyLong_FromLong(self->fd);
+}
+
+/* ---- life ---- */
+
+PyDoc_STRVAR(begin_doc, "_begin($self, incoming, outgoing, fd, /)\n--\n\n"
+                        "Be an end of these Pipes (None: there is none in that direction), on the\n"
+                        "socket fd, which becomes the connection's.");
+
+static int open_pipe(struct dragon_py_state *state, PyObject *given, int fd,
+                     struct dragon_py_pipe **place)
+{
+    if (given == Py_None)
+        return 0;
+    if (!PyObject_TypeCheck(given, state->pipe_type)) {
+        PyErr_SetString(PyExc_TypeError, "not a Pipe");
+        return -1;
+    }
+    *place = (struct dragon_py_pipe *)Py_NewRef(given);
+    return dragon_py_pipe_open(*place, fd);
+}
+
+static PyObject *connection_begin(struct dragon_py_connection *self, PyObject *args)
+{
+    struct dragon_py_state *state = state_of(self);
+    PyObject *incoming, *outgoing;
+    int fd;
+
+    if (!state || !PyArg_ParseTuple(args, "OOi:_begin", &incoming, &outgoing, &fd))
+        return NULL;
+    if (self->fd >= 0 || self->n_inside > 0 || fd < 0) {
+        PyErr_SetString(PyExc_ValueError, "invalid handle");
+        return NULL;
+    }
+    if (open_pipe(state, incoming, fd, &self->incoming) < 0 ||
+        open_pipe(state, outgoing, fd, &self->outgoing) < 0) {
+        Py_CLEAR(self->incoming);
+        Py_CLEAR(self->outgoing);
+        return NULL;
+    }
+    self->is_readable = self->incoming != NULL;
+    self->is_writable = self->outgoing != NULL;
+    self->is_closed = false;
+    self->fd = fd;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(close_doc,
+             "close($self, /)\n--\n\nClose the connection in this process. A second time: "
+             "nothing.");
+
+static PyObject *connection_close(struct dragon_py_connection *self, PyObject *Py_UNUSED(unused))
+{
+    self->is_closed = true;
+    dragon_py_connection_enter(self);
+    dragon_py_connection_leave(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *connection_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
+                                PyObject *Py_UNUSED(names))
+{
+    struct dragon_py_connection *self = (struct dragon_py_connection *)type->tp_alloc(type, 0);
+
+    if (self)
+        self->fd = -1;
+    return (PyObject *)self;
+}
+
+static int connection_traverse(struct dragon_py_connection *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->incoming);
+    Py_VISIT(self->outgoing);
+    return 0;
+}
+
+static void connection_dealloc(struct dragon_py_connection *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyObject_GC_UnTrack(self);
+    finish_close(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *get_closed(struct dragon_py_connection *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->fd < 0 || self->is_closed);
+}
+
+static PyObject *get_readable(struct dragon_py_connection *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->is_readable);
+}
+
+static PyObject *get_writable(struct dragon_py_connection *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->is_writable);
+}
+
+static PyObject *get_socket(struct dragon_py_connection *self, void *Py_UNUSED(closure))
+{
+    return dragon_py_connection_require_open(self) < 0 ? NULL : PyLong_FromLong(self->fd);
+}
+
+static PyObject *get_pipes(struct dragon_py_connection *self, void *Py_UNUSED(closure))
+{
+    return dragon_py_connection_require_open(self) < 0
+               ? NULL
+               : PyTuple_Pack(2, self->incoming ? (PyObject *)self->incoming : Py_None,
+                              self->outgoing ? (PyObject *)self->outgoing : Py_None);
+}
+
+/* ---- the type ---- */
+
+#define FAST(function) ((PyCFunction)(void (*)(void))(function))
+
+static PyMethodDef connection_methods[] = {
+    {"_begin", (PyCFunction)connection_begin, METH_VARARGS, begin_doc},
+    {"close", (PyCFunction)connection_close, METH_NOARGS, close_doc},
+    {"fileno", (PyCFunction)connection_fileno, METH_NOARGS, fileno_doc},
+    {"poll", FAST(connection_poll), METH_FASTCALL | METH_KEYWORDS, poll_doc},
+    {"recv", (PyCFunction)connection_recv, METH_NOARGS, recv_doc},
+    {"recv_bytes", FAST(connection_recv_bytes), METH_FASTCALL | METH_KEYWORDS, recv_bytes_doc},
+    {"recv_bytes_into", FAST(connection_recv_bytes_into), METH_FASTCALL | METH_KEYWORDS,
+     recv_bytes_into_doc},
+    {"send", FAST(connection_send), METH_FASTCALL | METH_KEYWORDS, send_doc},
+    {"send_bytes", FAST(connection_send_bytes), METH_FASTCALL | METH_KEYWORDS, send_bytes_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef connection_getset[] = {
+    {"closed", (getter)get_closed, NULL, PyDoc_STR("True if the connection is closed"), NULL},
+    {"readable", (getter)get_readable, NULL, PyDoc_STR("True if the connection is readable"), NULL},
+    {"writable", (getter)get_writable, NULL, PyDoc_STR("True if the connection is writable"), NULL},
+    {"_socket", (getter)get_socket, NULL,
+     PyDoc_STR("The descriptor, for who neither reads nor writes it"), NULL},
+    {"_pipes", (getter)get_pipes, NULL, PyDoc_STR("(incoming, outgoing); None: there is none"),
+     NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot connection_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("Base of dragon_overlay.connection.Connection.")},
+    {Py_tp_new, connection_new},
+    {Py_tp_dealloc, connection_dealloc},
+    {Py_tp_traverse, connection_traverse},
+    {Py_tp_methods, connection_methods},
+    {Py_tp_getset, connection_getset},
+    {0, NULL},
+};
+
+static PyType_Spec connection_spec = {
+    .name = "_dragon.Connection",
+    .basicsize = sizeof(struct dragon_py_connection),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = connection_slots,
+};
+
+PyDoc_STRVAR(socket_pair_doc, "socket_pair()\n--\n\n"
+                              "Two connected sockets (AF_UNIX), as descriptors.");
+
+static PyObject *socket_pair(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    int fds[2];
+    int r = dragon_os_socket_pair(fds);
+
+    (void)module;
+    if (r < 0) {
+        dragon_py_raise_errno(-r);
+        return NULL;
+    }
+    return Py_BuildValue("(ii)", fds[0], fds[1]);
+}
+
+static PyMethodDef connection_functions[] = {
+    {"socket_pair", socket_pair, METH_NOARGS, socket_pair_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+int dragon_py_connection_add(PyObject *module)
+{
+    struct dragon_py_state *state = dragon_py_state_of_module(module);
+
+    state->connection_type = dragon_py_add_type(module, &connection_spec, NULL);
+    if (!state->connection_type)
+        return -1;
+    return PyModule_AddFunctions(module, connection_functions);
+}

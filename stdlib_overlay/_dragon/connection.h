@@ -1,0 +1,32 @@
+#pragma once
+
+/*
+ * _dragon.Connection: one end of a multiprocessing.Pipe. A socket of its own, and a pipe
+ * (runtime/channel/pipe.h) for each direction it has. With the GIL.
+ */
+
+#include "pipe.h"
+
+struct dragon_py_connection {
+    PyObject_HEAD
+    struct dragon_py_pipe *incoming; /* NULL: not readable, or closed */
+    struct dragon_py_pipe *outgoing; /* NULL: not writable, or closed */
+    int fd;                          /* -1: closed */
+    bool is_readable;
+    bool is_writable;
+    bool is_closed;           /* close() was called */
+    unsigned n_inside;        /* threads that are in a method */
+    uint32_t fork_generation; /* n_inside is of the process in which this was current */
+};
+
+/* A thread is in a method, or has left it: until then the descriptor stays open, and the
+ * pipes stay in use. */
+void dragon_py_connection_enter(struct dragon_py_connection *self);
+void dragon_py_connection_leave(struct dragon_py_connection *self);
+
+/* -1 with OSError if the connection is closed. */
+int dragon_py_connection_require_open(const struct dragon_py_connection *self);
+
+/* -1, with OSError. */
+int dragon_py_raise_closed(void);
+int dragon_py_raise_errno(int number);
