@@ -995,7 +995,7 @@ PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *po
 static PyObject *pickle_of(PyObject *object)
 {
     PyObject *pickler = import_attribute("multiprocessing.reduction", "ForkingPickler");
-    PyObject *view = pickler ? PyObject_CallMethod(pickler, "dumps", "O", object) : NULL;
+    PyObject *view = pickler ? PyObject_CallMethod(pickler, "dumps", "(O)", object) : NULL;
     PyObject *bytes = view ? PyBytes_FromObject(view) : NULL;
 
     Py_XDECREF(view);
