@@ -1,8 +1,8 @@
 """Pipe and its Connections.
 
 The work is done by the C types; the class here adds what programs and the standard library touch
-besides. ``multiprocessing.connection.Pipe``, ``Listener`` and ``Client`` stay the standard library's:
-their connections talk to any process, also of other programs.
+besides. ``multiprocessing.connection.Pipe``, ``Listener`` and ``Client`` stay the standard
+library's: their connections talk to any process, also of other programs.
 
 Source: Lib/multiprocessing/connection.py of CPython 3.11.
 """
@@ -12,16 +12,18 @@ from __future__ import annotations
 import io
 import os
 from multiprocessing import connection as _stock
+from multiprocessing import reduction as _stock_reduction
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 import _dragon
 from dragon_overlay import reduction
 
-#: send() waits when this many messages, or bytes, are on their way. The socket of the standard
-#: library's takes at most 7,280 small messages, and 64 KiB of large ones.
+#: send() waits when this many messages, or bytes, are on their way: as many bytes as stay in caches
+#: of processors, whose memory is used again and again. The standard library's socket takes at most
+#: 7,280 small messages, and 64 KiB of large ones.
 _MAX_MESSAGES = 8192
-_MAX_BYTES = 16 << 20
+_MAX_BYTES = 2 << 20
 
 
 class Connection(_dragon.Connection, _stock.Connection):
@@ -31,8 +33,8 @@ class Connection(_dragon.Connection, _stock.Connection):
         """Be an end of two pipes.
 
         Args:
-            incoming, outgoing: ``_dragon.Pipe`` of this connection alone; None: there is none in
-                that direction.
+            incoming: ``_dragon.Pipe`` of this connection alone; None: it cannot receive.
+            outgoing: likewise; None: it cannot send.
             fd: the socket, which becomes the connection's.
         """
         self._begin(incoming, outgoing, fd)
@@ -45,10 +47,10 @@ class Connection(_dragon.Connection, _stock.Connection):
         return f"<{type(self).__module__}.{type(self).__name__} {state}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), *_travel(self), self.readable, self.writable)
+        return _rebuild, (type(self), *_travel(self))
 
     @property
-    def _handle(self) -> int | None:  # type: ignore[override]
+    def _handle(self) -> int | None:
         """The descriptor, as ``fileno``; None once closed."""
         return None if self.closed else self.fileno()
 
@@ -62,11 +64,11 @@ class Connection(_dragon.Connection, _stock.Connection):
         self.close()
 
     @property
-    def _readable(self) -> bool:  # type: ignore[override]
+    def _readable(self) -> bool:
         return self.readable
 
     @property
-    def _writable(self) -> bool:  # type: ignore[override]
+    def _writable(self) -> bool:
         return self.writable
 
     def _send_bytes(self, buf: Any) -> None:
@@ -125,34 +127,37 @@ class _Offer:
     """
 
     def __init__(self, connection: Connection) -> None:
-        from multiprocessing.resource_sharer import _resource_sharer
-
         fd = os.dup(connection._socket)
         pipes = connection._pipes
 
         def send(to: Any, pid: int, kept: Any = pipes) -> None:
-            _stock.reduction.send_handle(to, fd, pid)
+            _stock_reduction.send_handle(to, fd, pid)
 
-        self._id = _resource_sharer.register(send, lambda: os.close(fd))
+        self._id = _sharer().register(send, lambda: os.close(fd))
 
     def detach(self) -> int:
-        from multiprocessing.resource_sharer import _resource_sharer
-
-        with _resource_sharer.get_connection(self._id) as sharer:
-            fd: int = _stock.reduction.recv_handle(sharer)
+        with _sharer().get_connection(self._id) as holder:
+            fd: int = _stock_reduction.recv_handle(holder)
         return fd
 
 
-def _travel(connection: Connection) -> tuple[tuple[bytes | None, ...], Any]:
+def _sharer() -> Any:
+    from multiprocessing import resource_sharer
+
+    return vars(resource_sharer)["_resource_sharer"]
+
+
+def _travel(connection: Connection) -> tuple[list[bytes | None], Any]:
     """The names of the connection's pipes, and what gives its descriptor."""
     if get_spawning_popen() is not None:
-        names = tuple(p and reduction.export(p) for p in connection._pipes)
-        return names, _stock.reduction.DupFd(connection._socket)
-    return tuple(p and p._export(False) for p in connection._pipes), _Offer(connection)
+        names = [None if pipe is None else reduction.export(pipe) for pipe in connection._pipes]
+        return names, _stock_reduction.DupFd(connection._socket)
+    names = [None if pipe is None else pipe._export(False) for pipe in connection._pipes]
+    return names, _Offer(connection)
 
 
-def _rebuild(cls: Any, names: Any, fd: Any, readable: bool, writable: bool) -> Connection:
+def _rebuild(cls: Any, names: list[bytes | None], fd: Any) -> Connection:
     # The pipes first: their uses are the sender's until the descriptor is fetched.
-    pipes = [name and _attached(name) for name in names]
-    connection: Connection = cls(*pipes, fd.detach())
+    incoming, outgoing = (None if name is None else _attached(name) for name in names)
+    connection: Connection = cls(incoming, outgoing, fd.detach())
     return connection

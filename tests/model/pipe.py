@@ -1,20 +1,21 @@
 """Exhaustive search of the byte that stands for the messages of a pipe (runtime/channel/pipe.[ch]).
 
-A pipe's messages are in a ring; who sleeps for one sleeps on a socket, in which a byte lies as long
-as the ring is not empty. All interleavings of the steps of some senders and readers are visited, with
-kills before any step. A lock that somebody dies with is free again, as a robust mutex is.
+A pipe's messages are in a ring; who sleeps for one sleeps on a socket, in which a byte lies as
+long as the ring is not empty. All interleavings of the steps of some senders and readers are
+visited, with kills before any step. A lock that somebody dies with is free again, as a robust mutex
+is.
 
-A *native* reader looks at the ring first, and takes the byte back only before it sleeps. An *external*
-one knows the descriptor only, as a program that uses select: it looks at the ring when the descriptor
-is readable, and takes the byte back with the last message. A *switching* one is native until it has
-taken a message and external from then on: it asked for the descriptor.
+A *native* reader looks at the ring first, and takes the byte back only before it sleeps. An
+*external* one knows the descriptor only, as a program that uses select: it looks at the ring when
+the descriptor is readable, and takes the byte back with the last message. A *switching* one is
+native until it has taken a message and external from then on: it asked for the descriptor.
 
 Whatever happens, and whoever has died where:
 
 - no message is in the ring without a byte in the socket, in any state;
 - nobody sleeps while a message is there;
-- while nobody has died, one external reader never finds its descriptor readable for nothing, but for
-  a message that a sender is about to commit;
+- while nobody has died, one external reader never finds its descriptor readable for nothing, but
+  for a message that a sender is about to commit;
 - who finds that the pipe has ended has left no message behind.
 
 Run as a program it prints the table; the tests are in test_models.py.
@@ -91,7 +92,9 @@ class Setting:
         """Before anybody took a step."""
         senders = tuple(Sender(n_left=n) for n in self.senders)
         readers = tuple(
-            Reader("poll" if kind == "external" else "look", kind == "external", kind == "switching")
+            Reader(
+                "poll" if kind == "external" else "look", kind == "external", kind == "switching"
+            )
             for kind in self.readers
         )
         return State(0, False, 0, -1, senders, readers)
@@ -257,9 +260,7 @@ def _steps(s: State, result: Result[State], setting: Setting) -> Iterable[State]
 
 def search(setting: Setting) -> Result[State]:
     """Visit all states that the setting allows."""
-    return visit(
-        setting.first_state(), lambda s, result: _steps(s, result, setting), setting
-    )
+    return visit(setting.first_state(), lambda s, result: _steps(s, result, setting), setting)
 
 
 #: The protocol as it stands.

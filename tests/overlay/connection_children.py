@@ -86,6 +86,7 @@ def wait_and_send_back(conns: Any, outbox: Any) -> None:
     """Receive from many until all have ended."""
     left = list(conns)
     while left:
+        ready: Any
         for ready in connection.wait(left):
             try:
                 outbox.send(ready.recv())

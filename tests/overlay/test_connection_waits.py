@@ -276,9 +276,10 @@ def test_wait_takes_any_iterable_and_objects_that_are_equal(pipe: Any) -> None:
 
 
 def test_wait_refuses_what_has_no_descriptor(pipe: Any) -> None:
-    here, there = pipe
+    there: Any = pipe[1]
+    text: Any = "text"
     with pytest.raises(ValueError, match="Invalid file object"):
-        connection.wait([there, "text"], 0)
+        connection.wait([there, text], 0)
     with pytest.raises(ValueError):
         connection.wait([there, -1], 0)
 

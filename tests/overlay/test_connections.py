@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import socket
 import threading
 from array import array
 from collections.abc import Callable
@@ -27,8 +26,9 @@ from connection_children import (
     send_and_die,
     use_received,
 )
-from dragon_overlay.connection import Connection
 from overlay_support import Outcome, n_blocks, until
+
+from dragon_overlay.connection import Connection
 
 ITEMS = [None, True, 7, -(2**80), 1.5, "text", b"bytes", (1, "a"), [1, {"b": 2}], "x" * 100_000]
 
@@ -102,9 +102,7 @@ def test_a_part_of_a_buffer_is_sent(pipe: Any, arguments: Any, sent: bytes) -> N
         ((2, 5), r"buffer length < offset \+ size"),
     ],
 )
-def test_a_part_that_is_not_in_the_buffer_is_refused(
-    pipe: Any, arguments: Any, text: str
-) -> None:
+def test_a_part_that_is_not_in_the_buffer_is_refused(pipe: Any, arguments: Any, text: str) -> None:
     here, there = pipe
     with pytest.raises(ValueError, match=text):
         here.send_bytes(b"abcdef", *arguments)
@@ -236,9 +234,9 @@ def test_an_end_of_one_direction_refuses_the_other(ctx: BaseContext) -> None:
     for operation in (lambda: reader.send(1), lambda: reader.send_bytes(b"")):
         with pytest.raises(OSError, match="connection is read-only"):
             operation()
-    for operation in (writer.recv, writer.recv_bytes, writer.poll):
+    for receive in (writer.recv, writer.recv_bytes, writer.poll):
         with pytest.raises(OSError, match="connection is write-only"):
-            operation()
+            receive()
     with pytest.raises(OSError, match="connection is write-only"):
         writer.recv_bytes_into(bytearray(1))
 
