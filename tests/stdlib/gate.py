@@ -27,7 +27,7 @@ SUITE_TIMEOUT_S = 900
 #: What of multiprocessing is made by dragon's own classes, through the context and the module.
 OWN = (
     *("Process", "Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"),
-    *("Queue", "JoinableQueue", "SimpleQueue", "Value", "Array", "Pool"),
+    *("Queue", "JoinableQueue", "SimpleQueue", "Pipe", "Value", "Array", "Pool"),
 )
 
 Outcomes = dict[str, str]  # "Class.test" -> "passed", "skipped", "failed", "timeout", ...
