@@ -53,7 +53,7 @@ def test_a_view_keeps_the_piece_and_gives_it_back() -> None:
         other.create_memoryview()[:] = b"0123456789"
     assert bytes(view) == bytes(10)
     del view, others, other
-    assert n_blocks() == before
+    assert n_blocks() <= before
 
 
 def test_a_child_and_a_queue_carry_a_piece(dragon: Any) -> None:
@@ -117,4 +117,4 @@ def test_the_standard_librarys_heap_works_in_arenas_of_the_pool(
     del piece
     pieces.clear()
     assert (heap._n_frees, len(heap._arenas)) == (heap._n_mallocs, 0)
-    assert n_blocks() == before
+    assert n_blocks() <= before

@@ -411,6 +411,21 @@ def test_the_memory_lives_until_its_last_user_in_any_process(dragon: Any) -> Non
     assert until(lambda: n_blocks() <= before)
 
 
+def test_the_memory_of_a_killed_last_user_is_given_back(dragon: Any) -> None:
+    is_kept, may_go = dragon.Event(), dragon.Event()
+    before = n_blocks()
+    value = dragon.Value("i", 41)
+    child = dragon.Process(target=children.keep_until, args=(value, is_kept, may_go))
+    child.start()
+    assert is_kept.wait(30)
+    del value
+    child.kill()
+    child.join()
+    child.close()
+    del child
+    assert until(lambda: n_blocks() <= before)
+
+
 # ---- memory ----
 
 
@@ -421,7 +436,7 @@ def test_a_view_keeps_the_memory(dragon: Any) -> None:
     filler = [dragon.RawArray("i", [9] * 3) for _ in range(50)]
     assert (view.cast("B").cast("i").tolist(), item.x, item.y) == ([1, 2, 3], 3, 4)
     del view, item, filler
-    assert n_blocks() == before
+    assert n_blocks() <= before
 
 
 def test_numpy_works_on_the_memory_itself(dragon: Any) -> None:
@@ -460,14 +475,15 @@ def test_thousands_made_and_dropped_leave_nothing(dragon: Any) -> None:
     make(10)
     blocks, descriptors = n_blocks(), n_descriptors()
     make(20_000)
-    assert (n_blocks(), n_descriptors()) == (blocks, descriptors)
+    assert n_blocks() <= blocks
+    assert n_descriptors() <= descriptors
 
 
 def test_thousands_alive_need_no_descriptor(dragon: Any) -> None:
     dragon.Value("i")
     before = n_descriptors()
     values = [dragon.Value("i", i) for i in range(10_000)]
-    assert n_descriptors() == before
+    assert n_descriptors() <= before
     assert all(value.value == i for i, value in enumerate(values))
 
 
@@ -479,7 +495,7 @@ def test_in_a_cycle_they_are_collected(dragon: Any) -> None:
     del value
     gc.collect()
     assert gone() is None
-    assert n_blocks() == before
+    assert n_blocks() <= before
 
 
 def test_more_than_the_pool_has_is_refused_by_name(dragon: Any) -> None:
