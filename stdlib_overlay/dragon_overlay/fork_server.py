@@ -65,8 +65,8 @@ _LULL_S = 0.004
 #: Without orders for so long, one spare is enough; without orders for longer, none.
 _FEW_AFTER_S = 5.0
 _NONE_AFTER_S = 60.0
-#: Orders wait so long for a successor, which imports what the child would have to import: sooner than
-#: the child could, and once for all. It is some seconds for torch, and more on a busy machine.
+#: Orders wait so long for a successor, which imports what the child would have to import: sooner
+#: than the child could, and once for all. That takes seconds for torch, more on a busy machine.
 _HOLD_S = 12.0
 
 
