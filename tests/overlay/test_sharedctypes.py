@@ -304,6 +304,14 @@ def test_they_go_through_queues_and_back(dragon: Any, kind: str) -> None:
     assert [type(value) for value in returned] == [type(value) for value in values]
 
 
+def test_they_go_through_pipes(dragon: Any) -> None:
+    value, (ours, theirs) = dragon.Value("i", 1), dragon.Pipe()
+    ours.send((value, dragon.RawArray("i", [1, 2])))
+    received, array = theirs.recv()
+    received.value += 1
+    assert (value.value, list(array)) == (2, [1, 2])
+
+
 def test_what_is_in_a_queue_alone_is_not_lost(dragon: Any) -> None:
     q = dragon.Queue()
     q.put(dragon.Array("c", b"hello"))
