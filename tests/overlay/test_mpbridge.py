@@ -80,20 +80,21 @@ def test_each_class_has_the_name_that_programs_know(run: Any) -> None:
 import dragon.mpbridge.context, dragon.mpbridge.process, dragon.mpbridge.pool
 import dragon.mpbridge.queues, dragon.mpbridge.synchronize
 import multiprocessing
-context = multiprocessing.get_context("dragon")
-bridge = dragon.mpbridge
-assert isinstance(context, bridge.context.DragonContext)
-assert isinstance(context.Process(), bridge.process.DragonProcess)
-assert isinstance(context.Process(), multiprocessing.process.BaseProcess)
-with context.Pool(1) as pool:
-    assert isinstance(pool, bridge.pool.DragonPool)
-arguments = {"Barrier": (2,)}
-for module in [bridge.queues, bridge.synchronize]:
-    for name in module.__all__:
-        stock = name.removeprefix("Dragon")
-        made = getattr(context, stock)(*arguments.get(stock, ()))
-        assert type(made) is getattr(module, name), name
-        print(stock)
+if __name__ == "__main__":
+    context = multiprocessing.get_context("dragon")
+    bridge = dragon.mpbridge
+    assert isinstance(context, bridge.context.DragonContext)
+    assert isinstance(context.Process(), bridge.process.DragonProcess)
+    assert isinstance(context.Process(), multiprocessing.process.BaseProcess)
+    with context.Pool(1) as pool:
+        assert isinstance(pool, bridge.pool.DragonPool)
+    arguments = {"Barrier": (2,)}
+    for module in [bridge.queues, bridge.synchronize]:
+        for name in module.__all__:
+            stock = name.removeprefix("Dragon")
+            made = getattr(context, stock)(*arguments.get(stock, ()))
+            assert type(made) is getattr(module, name), name
+            print(stock)
 """
     done = run(text)
     assert (done.status, done.stderr) == (0, "")
