@@ -427,6 +427,23 @@ def test_a_writer_of_a_killed_reader_is_told(ctx: BaseContext) -> None:
         here.send(3)
 
 
+def test_a_pipe_that_a_killed_child_used_gives_its_memory_back(dragon: BaseContext) -> None:
+    def use_one() -> None:
+        here, there = dragon.Pipe()
+        for _ in range(100):
+            here.send("x" * 1000)
+        child = dragon.Process(target=receive_and_die, args=(there, 1))
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+
+    use_one()
+    before = n_blocks()
+    for _ in range(3):
+        use_one()
+    assert until(lambda: n_blocks() <= before)
+
+
 def test_a_child_that_ends_well_ends_its_pipe(ctx: BaseContext) -> None:
     reader, writer = ctx.Pipe(duplex=False)
     child = ctx.Process(target=send_all, args=(writer, [1, "x" * 100_000]))
