@@ -465,7 +465,7 @@ int dragon_node_before_fork(struct dragon_node *node, uint32_t *holder_out)
         r = dragon_table_claim_for_copy(&node->table, holder - DRAGON_HOLDER_FIRST_SLOT, &slot);
     if (r == DRAGON_TABLE_FULL)
         return dragon_error_origin(-EAGAIN);
-    if (r < 0)
+    if (r != 0)
         return dragon_error_trace(r);
     dragon_poke(&node->has_children, 1);
     node->forker = pthread_self();

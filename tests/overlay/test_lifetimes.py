@@ -169,7 +169,8 @@ def test_an_array_outlives_what_came_with_it(dragon: BaseContext, kind: str) -> 
 def test_a_message_that_cannot_be_unpickled_drops_what_is_in_it(dragon: BaseContext) -> None:
     q = dragon.SimpleQueue()
     before = n_blocks()
-    for extra in ([], numpy.zeros(20_000)):
+    extras: list[Any] = ["small", numpy.zeros(20_000)]
+    for extra in extras:
         q.put([dragon.Lock(), dragon.Queue(), RefusesToArrive(), extra])
         with pytest.raises(ArithmeticError):
             q.get()
