@@ -12,12 +12,14 @@ from __future__ import annotations
 import io
 import os
 from multiprocessing import connection as _stock
-from multiprocessing import reduction as _stock_reduction
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 import _dragon
 from dragon_overlay import reduction
+
+#: As that module sees it: also under --portable it passes descriptors.
+_stock_reduction: Any = vars(_stock)["reduction"]
 
 #: send() waits when this many messages, or bytes, are on their way: as many bytes as stay in caches
 #: of processors, whose memory is used again and again. The standard library's socket takes at most

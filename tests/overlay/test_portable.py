@@ -116,7 +116,7 @@ def child(end, value, array, q, lock):
     with lock, value.get_lock():
         value.value += 1
     array[0] = 2.5
-    end.send("piped")
+    end.recv().send("piped")
     q.put("queued")
 def read(sock):
     print(sock.recv(10))
@@ -124,11 +124,13 @@ if __name__ == "__main__":
     for method in ["dragon", "spawn", "forkserver"]:
         context = multiprocessing.get_context(method)
         ours, theirs = context.Pipe()
+        inner, their_inner = context.Pipe()
         value, array = context.Value("i", 1), context.Array("d", 2)
         q, lock = context.Queue(), context.Lock()
         p = context.Process(target=child, args=(theirs, value, array, q, lock))
         p.start()
-        print(ours.recv(), q.get(), flush=True)
+        ours.send(their_inner)
+        print(inner.recv(), q.get(), flush=True)
         p.join()
         print(value.value, array[:], flush=True)
     # A stock method's processes are on one machine.
