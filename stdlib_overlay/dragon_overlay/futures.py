@@ -2,7 +2,8 @@
 
 Its calls go through a queue of a class of its own, which becomes one of ours if its context is
 "dragon". A race in which it hangs is decided: workers that start in 2 ms, not 30, are in it often.
-Executors over other start methods stay as they are. ``install`` runs when ``concurrent.futures.process`` has been loaded.
+Executors over other start methods stay as they are. ``install`` runs when
+``concurrent.futures.process`` has been loaded.
 
 Source: Lib/concurrent/futures/process.py of CPython 3.11.
 """
