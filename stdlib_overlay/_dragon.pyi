@@ -127,6 +127,7 @@ class Queue(Object):
     def close(self) -> None:
         """Stop using the queue in this process."""
 
+@final
 class Pipe(Object):
     """One direction between two Connections."""
 
