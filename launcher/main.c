@@ -77,11 +77,20 @@ static int run(const struct dragon_options *options)
     return run_python(options);
 }
 
+/* The standard library's resource tracker, as it executes it. It starts no processes; and who kills
+ * it counts on its pipe having no reader then, which a seed would be until it has run. */
+static bool is_resource_tracker(const struct dragon_options *options)
+{
+    static const char code[] = "from multiprocessing.resource_tracker import main;main(";
+    char **end = options->argv + options->argc;
+    return options->argc > 2 && !strcmp(end[-2], "-c") && !strncmp(end[-1], code, sizeof code - 1);
+}
+
 /* A program that runs may want to start processes. */
 static bool wants_seed(const struct dragon_options *options)
 {
     return options->action == DRAGON_OPTIONS_RUN && options->has_runtime &&
-           !options->is_fork_server;
+           !options->is_fork_server && !is_resource_tracker(options);
 }
 
 /* Read the command line; in a sprout of the seed, the one that it was given. */
