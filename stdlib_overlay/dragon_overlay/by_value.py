@@ -204,17 +204,32 @@ def dump(obj: Any, file: io.BytesIO, forget: Callable[[], object]) -> None:
         _dump_by_value(obj, file, error)
 
 
-def put(queue: Any, obj: Any) -> None:
-    """Put obj into a SimpleQueue from which workers take it. Blocks while the queue is full.
+def dump_by_name(obj: Any, file: io.BytesIO, take_buffer: _TakeBuffer) -> None:
+    """Pickle obj as a part of the message that is being made, as the message itself would be."""
+    pickler: Any = Pickler(file, _protocol(take_buffer), buffer_callback=take_buffer)
+    pickler.dispatch_table = _reducers(take_buffer)
+    pickler.dump(obj)
 
-    Raises: as ``dump``; nothing has been put then.
+
+def dump_in_message(
+    obj: Any, file: io.BytesIO, take_buffer: _TakeBuffer, error: Exception | None
+) -> None:
+    """Pickle obj for a worker, as a part of the message that is being made.
+
+    Args:
+        obj: what is to go there.
+        file: takes the pickle.
+        take_buffer: takes buffers.
+        error: that of a first attempt, with another message, about a name: it goes by value.
+
+    Raises: as ``dump``, and PicklingError or AttributeError about a name (``is_about_names``).
     """
-    try:
-        queue.put(obj if main_is_importable() else ByName(obj))
-    except (PicklingError, AttributeError) as error:
-        if not is_about_names(error):
-            raise
-        queue.put(ByValue(obj, error))
+    if error is not None:
+        _dump_by_value(obj, file, error, take_buffer)
+    elif main_is_importable():
+        dump_by_name(obj, file, take_buffer)
+    else:
+        _WatchingPickler(file, take_buffer).dump(obj)
 
 
 class ByName:

@@ -13,6 +13,7 @@ import in_flight
 import lifetimes
 import lock
 import pipe
+import pool_tasks
 import pytest
 from search import Result, broken
 
@@ -24,6 +25,7 @@ MODELS = {
     "lifetimes": lifetimes,
     "lock": lock,
     "pipe": pipe,
+    "pool tasks": pool_tasks,
 }
 
 #: Fewer states in all would mean that a search does not get around.
@@ -35,6 +37,7 @@ N_STATES = {
     "lifetimes": 150_000,
     "lock": 300_000,
     "pipe": 60_000,
+    "pool tasks": 60_000,
 }
 
 

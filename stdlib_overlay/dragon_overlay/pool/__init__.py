@@ -1,0 +1,294 @@
+"""DragonPool: the pool of workers of start method "dragon" (docs/pool.md).
+
+To programs it is ``multiprocessing.pool.Pool``. Behind it are threads and workers of our own: each
+worker has its tasks through a channel of its own, all results come through one, and what a dead
+worker leaves is known call by call. Only the call that a worker died in fails.
+
+Source: Lib/multiprocessing/pool.py of CPython 3.11.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from multiprocessing import get_context, util
+from multiprocessing import pool as _stock
+from typing import Any
+
+from dragon_overlay import cpus
+from dragon_overlay.pool.dispatcher import MAX_FAILURES, Dispatcher, Plan
+from dragon_overlay.pool.jobs import ApplyJob, IMapJob, IMapUnorderedJob, MapJob
+from dragon_overlay.pool.protocol import MAP, STARMAP
+
+__all__ = ["MAX_FAILURES", "DragonPool"]
+
+_RUN: str = _stock.RUN
+_CLOSE: str = _stock.CLOSE
+_TERMINATE: str = _stock.TERMINATE
+
+#: So many tasks are read from an iterable ahead of what workers have taken.
+_WINDOW = 1000
+
+_Callback = Callable[[Any], object] | None
+
+
+class DragonPool(_stock.Pool):
+    """``multiprocessing.Pool`` under start method "dragon".
+
+    By default it has a worker for each processor that this process may use. Any thread may call its
+    methods.
+    """
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: Any = None,
+    ) -> None:
+        """Start the workers.
+
+        Args:
+            processes: how many.
+            initializer: called in each worker, with initargs, before its first task.
+            initargs: positional arguments.
+            maxtasksperchild: so many tasks, then a worker is replaced; None: no limit. What a map
+                gives to a worker at a time (chunksize) is one task.
+            context: of start method "dragon".
+
+        Raises:
+            ValueError, TypeError: of an argument. Whatever starting a process raises.
+        """
+        self._state: str = _stock.INIT  # for __del__
+        if processes is None:
+            processes = cpus.n_usable()
+        if processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        if maxtasksperchild is not None and (
+            not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0
+        ):
+            raise ValueError("maxtasksperchild must be a positive int or None")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._ctx = context or get_context()
+        self._processes = processes
+        plan = Plan(self._ctx, processes, initializer, tuple(initargs), maxtasksperchild)
+        self._dispatcher = Dispatcher(plan)
+        self._cache = self._dispatcher.jobs
+        self._terminate = util.Finalize(self, self._dispatcher.terminate, exitpriority=15)
+        self._state = _RUN
+
+    # ---- what programs and the standard library touch besides ----
+
+    #: The standard library's ``__del__`` would wake a thread of its own by it.
+    _change_notifier = None
+
+    @property
+    def _pool(self) -> list[Any]:
+        """The workers' processes."""
+        if self._state == _stock.INIT:
+            return []
+        return [place.process for place in self._dispatcher.places]
+
+    def _repopulate_pool(self) -> None:
+        """Workers that have ended are replaced without being asked for it."""
+
+    # ---- one call ----
+
+    def apply(self, func: Any, args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:
+        """Call ``func(*args, **kwds)`` in a worker, and wait for its result."""
+        return self.apply_async(func, args, kwds).get()
+
+    def apply_async(
+        self,
+        func: Any,
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},  # as the standard library has it
+        callback: _Callback = None,
+        error_callback: _Callback = None,
+    ) -> Any:
+        """Call ``func(*args, **kwds)`` in a worker.
+
+        Args:
+            func: what to call.
+            args: its positional arguments.
+            kwds: its keyword arguments.
+            callback: called with the result, in a thread of the pool.
+            error_callback: called with the exception instead.
+
+        Returns:
+            an AsyncResult.
+
+        Raises:
+            ValueError: the pool is not running.
+        """
+        self._check_running()  # type: ignore[attr-defined]  # typeshed lacks it
+        job = ApplyJob(self, func, (args, kwds), callback, error_callback)
+        self._dispatcher.submit(job, 1)
+        return job
+
+    # ---- many calls that are waited for together ----
+
+    def map(self, func: Any, iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
+        """Call func with each item, and wait for the list of results."""
+        result: list[Any] = self.map_async(func, iterable, chunksize).get()
+        return result
+
+    def map_async(
+        self,
+        func: Any,
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        callback: _Callback = None,
+        error_callback: _Callback = None,
+    ) -> Any:
+        """Call func with each item.
+
+        Args:
+            func: what to call.
+            iterable: read to its end before this returns. An exception that this raises is the
+                result if the iterable has a length, as in the standard library.
+            chunksize: so many items go to a worker at a time; None: a quarter of its share.
+            callback: called with the list of results, in a thread of the pool.
+            error_callback: called with the first exception instead.
+
+        Returns:
+            an AsyncResult; it is ready when all calls have ended.
+
+        Raises:
+            ValueError: the pool is not running. Whatever reading the iterable raises.
+        """
+        return self._start_map(func, MAP, iterable, chunksize, callback, error_callback)
+
+    def starmap(
+        self, func: Any, iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+    ) -> list[Any]:
+        """Call ``func(*item)`` for each item, and wait for the list of results."""
+        result: list[Any] = self.starmap_async(func, iterable, chunksize).get()
+        return result
+
+    def starmap_async(
+        self,
+        func: Any,
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: _Callback = None,
+        error_callback: _Callback = None,
+    ) -> Any:
+        """As map_async, with ``func(*item)``."""
+        return self._start_map(func, STARMAP, iterable, chunksize, callback, error_callback)
+
+    def _start_map(
+        self,
+        func: Any,
+        mode: int,
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        callback: _Callback,
+        error_callback: _Callback,
+    ) -> MapJob:
+        self._check_running()  # type: ignore[attr-defined]  # typeshed lacks it
+        try:
+            items = iterable if isinstance(iterable, range) else list(iterable)
+        except Exception as error:
+            if not hasattr(iterable, "__len__"):
+                raise
+            # The standard library reads such an iterable later, and its error is the result.
+            job = MapJob(self, func, mode, (None,), 1, callback, error_callback)
+            self._dispatcher.fail(job, error)
+            return job
+        if chunksize is None:
+            chunksize = -(-len(items) // (self._processes * 4))
+        if not items:
+            chunksize = 0
+        job = MapJob(self, func, mode, items, chunksize, callback, error_callback)
+        if items and chunksize > 0:
+            self._dispatcher.submit(job, len(items))
+        return job
+
+    # ---- many calls whose results are iterated over ----
+
+    def imap(self, func: Any, iterable: Iterable[Any], chunksize: Any = 1) -> Any:
+        """Call func with each item; the results come in the order of the items.
+
+        A thread reads the iterable, not far ahead of the workers. An exception of a call is raised
+        in its place; results after it can still be asked for.
+
+        Args:
+            func: what to call.
+            iterable: may be without an end.
+            chunksize: so many items go to a worker at a time.
+
+        Raises:
+            ValueError: the pool is not running, or chunksize is below 1.
+        """
+        return self._start_imap(IMapJob, func, iterable, chunksize)
+
+    def imap_unordered(self, func: Any, iterable: Iterable[Any], chunksize: Any = 1) -> Any:
+        """As imap, with the results in the order in which they come."""
+        return self._start_imap(IMapUnorderedJob, func, iterable, chunksize)
+
+    def _start_imap(self, kind: Any, func: Any, iterable: Iterable[Any], chunksize: int) -> Any:
+        self._check_running()  # type: ignore[attr-defined]  # typeshed lacks it
+        if chunksize < 1:
+            raise ValueError(f"Chunksize must be 1+, not {chunksize!r}")
+        job = kind(self, func, MAP, chunksize, _WINDOW)
+        self._dispatcher.expect(job)
+        reader = threading.Thread(
+            target=_read,
+            args=(self._dispatcher, job, iterable, chunksize),
+            name="dragon-pool-reader",
+            daemon=True,
+        )
+        try:
+            reader.start()
+        except BaseException:
+            job.abandon(RuntimeError("nobody reads the iterable"))
+            raise
+        return job
+
+    # ---- the end ----
+
+    def close(self) -> None:
+        """Take no more calls; the workers end when those that were taken have ended."""
+        util.debug("closing pool")
+        if self._state == _RUN:
+            self._state = _CLOSE
+            self._dispatcher.close()
+
+    def terminate(self) -> None:
+        """End the workers now, and wait for that. Calls without a result get a ProcessError."""
+        util.debug("terminating pool")
+        self._state = _TERMINATE
+        self._terminate()
+
+    def join(self) -> None:
+        """Wait until the workers have ended.
+
+        Raises:
+            ValueError: neither close nor terminate was called.
+        """
+        util.debug("joining pool")
+        if self._state == _RUN:
+            raise ValueError("Pool is still running")
+        self._dispatcher.join()
+
+
+def _read(dispatcher: Dispatcher, job: Any, iterable: Iterable[Any], chunksize: int) -> None:
+    """The thread that reads the items of an imap."""
+    n = 0
+    error = None
+    try:
+        items = iter(iterable)
+        while job.wait_for_room():
+            # As in the standard library, a chunk that cannot be read to its end is dropped.
+            chunk = tuple(itertools.islice(items, chunksize))
+            if not chunk:
+                break
+            dispatcher.order(dispatcher.add_items, job, n, chunk)
+            n += len(chunk)
+    except Exception as why:  # noqa: BLE001  # the program's iterator's
+        error = why
+    dispatcher.order(dispatcher.end_items, job, n, error)

@@ -1,0 +1,486 @@
+"""The thread of a pool that gives tasks to workers and answers to jobs (docs/pool.md).
+
+It alone changes what is written here of places, tasks and jobs, so nothing needs a lock, and no
+exception of a signal handler, which run in the main thread, can leave anything half done. Others
+ask it by orders.
+
+Each task that was given to a worker is written down at its place until its last result has come.
+When the worker has ended, what it leaves there is divided by its words: the call that it was in has
+died with it, the others have not begun, and go back to the front.
+"""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from multiprocessing import ProcessError
+from multiprocessing import pool as _stock
+from typing import Any
+
+from dragon_overlay.pool import protocol
+from dragon_overlay.pool.jobs import Job, _Iterated
+from dragon_overlay.pool.letters import put_task
+from dragon_overlay.pool.protocol import Channel, Words
+from dragon_overlay.pool.supervisor import Supervisor
+from dragon_overlay.pool.worker import Station, work
+
+# typeshed lacks them.
+MaybeEncodingError: Any = _stock.MaybeEncodingError  # type: ignore[attr-defined]
+RemoteTraceback: Any = _stock.RemoteTraceback  # type: ignore[attr-defined]
+
+#: So many workers in a row may end before they are ready.
+MAX_FAILURES = 3
+
+
+class Run:
+    """Items of a job that wait for a worker: those from first to below end."""
+
+    __slots__ = ("end", "first", "job")
+
+    def __init__(self, job: Job, first: int, end: int) -> None:
+        self.job = job
+        self.first = first
+        self.end = end
+
+
+class Task:
+    """Items of a job that a worker has; it does them in order, and n_done have been answered."""
+
+    __slots__ = ("end", "first", "job", "n_done")
+
+    def __init__(self, job: Job, first: int, end: int) -> None:
+        self.job = job
+        self.first = first
+        self.end = end
+        self.n_done = 0
+
+
+class Place:
+    """Room for a worker, which is replaced when it ends."""
+
+    def __init__(self, index: int, words: Words) -> None:
+        self.index = index
+        self.inbox = Channel()
+        self.words = words.of_place(index)
+        self.process: Any = None
+        self.generation = 0
+        self.is_alive = False  # or is being started
+        self.is_ready = False
+        self.failure = ""  # what it said before it was ready
+        self.tasks: dict[int, Task] = {}  # that it has been given, by their numbers
+        self.n_left: int | None = None  # tasks until it ends
+
+
+class Plan:
+    """How the workers of a pool are made."""
+
+    def __init__(
+        self,
+        context: Any,
+        n_workers: int,
+        initializer: Any,
+        initargs: Any,
+        max_tasks: int | None,
+    ) -> None:
+        self.context = context
+        self.n_workers = n_workers
+        self.initializer = initializer
+        self.initargs = initargs
+        self.max_tasks = max_tasks
+
+    def start(self, station: Station) -> Any:
+        """A worker's process, started."""
+        process = self.context.Process(
+            target=work, args=(station, self.initializer, self.initargs, self.max_tasks)
+        )
+        process.name = process.name.replace("Process", "PoolWorker")
+        process.daemon = True
+        process._dragon_failures = station
+        process.start()
+        return process
+
+
+class Dispatcher:
+    """The heart of a pool."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Start the workers and the threads. Raises what starting a process does."""
+        self.jobs: dict[int, Any] = {}
+        self._plan = plan
+        self._results = Channel()
+        self._words = Words(plan.n_workers)
+        self.places = [Place(i, self._words) for i in range(plan.n_workers)]
+        self._open: set[int] = set()  # jobs that have not ended, and some that have
+        self._idle: list[Place] = []
+        self._waiting: deque[Run] = deque()
+        self._numbers = protocol.numbers()
+        self._n_failures = 0
+        self._error: Exception | None = None  # of a broken pool
+        self._is_closed = False
+        self._is_ending = False
+        self._has_ended_itself = False
+        self._orders: deque[Callable[[], object]] = deque()
+        self._callbacks: queue.SimpleQueue[Any] | None = None
+        self._supervisor = Supervisor(self._results, "dragon-pool-supervisor")
+        self._thread = threading.Thread(target=self._run, name="dragon-pool", daemon=True)
+        self._start()
+
+    def _start(self) -> None:
+        try:
+            for place in self.places:
+                self._supervisor.watch(self._make(place)(), place.index, place.generation)
+        except BaseException:
+            for place in self.places:
+                if place.process is not None:
+                    place.process.terminate()
+                    place.process.join()
+            self._supervisor.close()
+            raise
+        self._supervisor.thread.start()
+        self._thread.start()
+
+    # ---- for the program's threads ----
+
+    def order(self, what: Callable[..., object], *args: Any) -> None:
+        """Have the thread call something. Any thread."""
+        self._orders.append(functools.partial(what, *args))
+        self._results.put(None)
+
+    def submit(self, job: Job, n_items: int) -> None:
+        """Have a job done. Any thread."""
+        self.order(self.add, job, 0, n_items)
+        self._abandon_if_over(job)
+
+    def expect(self, job: Job) -> None:
+        """Have the pool not end before a job has, whose items will come. Any thread."""
+        self.order(self._open.add, job._job)
+        self._abandon_if_over(job)
+
+    def fail(self, job: Job, error: Exception) -> None:
+        """Answer a job of one item. Any thread."""
+        self.order(self._answer, job, 0, protocol.FAILED_HERE, error)
+        self._abandon_if_over(job)
+
+    def _abandon_if_over(self, job: Job) -> None:
+        if self._has_ended_itself:  # another thread has ended the pool meanwhile
+            job.abandon(_ended())
+
+    def close(self) -> None:
+        """Let the workers end when all jobs have ended. Does not wait."""
+        self.order(self._close)
+
+    def terminate(self) -> None:
+        """End the workers, and wait for that, unless it is one of the pool's threads that asks."""
+        self.order(self._terminate)
+        self.join()
+
+    def join(self) -> None:
+        """Wait until the pool has ended."""
+        for thread in (self._thread, self._supervisor.thread):
+            if thread is not threading.current_thread():
+                thread.join()
+
+    # ---- orders ----
+
+    def add(self, job: Job, first: int, end: int) -> None:
+        """Items of a job from first to below end are to be done. An order."""
+        self._open.add(job._job)
+        if self._is_ending:
+            job.abandon(_ended())
+        elif self._error is not None:
+            job.handed_out(end - first)
+            for index in range(first, end):
+                self._answer(job, index, protocol.FAILED_HERE, self._error)
+        else:
+            last = self._waiting[-1] if self._waiting else None
+            if last is not None and last.job is job and last.end == first:
+                last.end = end
+            else:
+                self._waiting.append(Run(job, first, end))
+
+    def add_items(self, job: _Iterated, first: int, items: tuple[Any, ...]) -> None:
+        """The next items of a job have been read. An order."""
+        if not job.is_over:
+            job.items.update(enumerate(items, first))
+            self.add(job, first, first + len(items))
+
+    def end_items(self, job: Any, n_items: int, error: Exception | None) -> None:
+        """There are no more items. An order.
+
+        Args:
+            job: one that is iterated over.
+            n_items: how many there were.
+            error: with which reading them ended: one answer more.
+        """
+        if not job.is_over:
+            if error is not None:
+                job.answer(n_items, False, error)
+                n_items += 1
+            job._set_length(n_items)
+
+    def _close(self) -> None:
+        self._is_closed = True
+
+    def _terminate(self) -> None:
+        if self._is_ending:
+            return
+        self._is_closed = True
+        self._is_ending = True
+        self._waiting.clear()
+        for place in self.places:
+            place.tasks.clear()
+            place.inbox.take_all()
+            place.inbox.put(None)
+        self._supervisor.order(self._supervisor.terminate)
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        try:
+            while not self._is_over():
+                self._serve()
+        except BaseException as error:  # a fault of this module must not leave anybody waiting
+            self._is_ending = True
+            self._supervisor.order(self._supervisor.kill)
+            self._abandon_all(error)
+            raise
+        finally:
+            self._supervisor.order(None)
+            self._has_ended_itself = True
+            self._abandon_all(None)
+            if self._callbacks is not None:
+                self._callbacks.put(None)
+
+    def _serve(self) -> None:
+        message = self._results.get()
+        if message is not None:
+            self._receive(*message)
+        del message
+        while self._orders:
+            self._orders.popleft()()
+        while self._waiting and self._idle:
+            self._give(self._idle.pop())
+        if self._is_closed and not self._is_ending:
+            self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        self._open &= self.jobs.keys()
+        if not self._open:
+            self._is_ending = True
+            for place in self.places:
+                place.inbox.put(None)
+
+    def _is_over(self) -> bool:
+        return self._is_ending and not any(place.is_alive for place in self.places)
+
+    def _abandon_all(self, why: BaseException | None) -> None:
+        error = _ended()
+        error.__cause__ = why
+        for job in list(self.jobs.values()):
+            job.abandon(error)
+
+    # ---- tasks ----
+
+    def _give(self, place: Place) -> None:
+        """Give the next task to a worker that has none; if it cannot be sent, it stays idle."""
+        run = self._waiting[0]
+        job, first = run.job, run.first
+        run.first = end = min(first + job.chunksize, run.end)
+        if end == run.end:
+            self._waiting.popleft()
+        job.handed_out(end - first)
+        number = next(self._numbers)
+        place.tasks[number] = Task(job, first, end)
+        task = job.mode, job.func, job.items_of(first, end - first)
+        try:
+            put_task(place.inbox, (number, end - first), task)
+        except Exception as error:  # noqa: BLE001  # whatever pickling the program's objects raises
+            del place.tasks[number], task
+            self._idle.append(place)
+            for index in range(first, end):
+                self._answer(job, index, protocol.FAILED_HERE, error)
+        else:
+            if place.n_left is not None:
+                place.n_left -= 1
+
+    def _receive(
+        self, index: int, generation: int, number: int, item: int, kind: int, *rest: Any
+    ) -> None:
+        place = self.places[index]
+        if generation != place.generation:
+            return
+        if kind == protocol.READY:
+            self._n_failures = 0
+            place.is_ready = True
+            self._idle.append(place)
+        elif kind == protocol.NOT_READY:
+            place.failure = rest[0]
+        elif kind == protocol.ENDED:
+            self._has_ended(place, rest[0])
+        elif number in place.tasks:
+            self._one_done(place, number, item, kind, rest)
+
+    def _one_done(self, place: Place, number: int, item: int, kind: int, rest: Any) -> None:
+        task = place.tasks[number]
+        task.n_done = item + 1
+        if task.first + task.n_done == task.end:
+            del place.tasks[number]
+            if place.n_left != 0:
+                # The worker's next task goes first, the program's code later.
+                if self._waiting:
+                    self._give(place)
+                else:
+                    self._idle.append(place)
+        self._answer(task.job, task.first + item, kind, *rest)
+
+    def _answer(self, job: Job, index: int, kind: int, *rest: Any) -> None:
+        if not job.has_callbacks:
+            job.answer(index, *_outcome(kind, *rest))
+            return
+        if self._callbacks is None:
+            self._callbacks = queue.SimpleQueue()
+            target, args = _run_callbacks, (self._callbacks, self._results)
+            threading.Thread(
+                target=target, args=args, name="dragon-pool-calls", daemon=True
+            ).start()
+        self._callbacks.put((job, index, kind, *rest))
+
+    # ---- the end of a worker ----
+
+    def _has_ended(self, place: Place, exitcode: int | None) -> None:
+        place.is_alive = False
+        if place in self._idle:
+            self._idle.remove(place)
+        place.inbox.take_all()
+        if not self._is_ending:
+            self._divide(place, exitcode)
+            if not place.is_ready:
+                self._n_failures += 1
+                if self._n_failures >= MAX_FAILURES and self._error is None:
+                    self._break(exitcode, place.failure)
+        if self._error is not None:
+            self._fail_if_all_have_ended()
+        elif not self._is_ending:
+            self._supervisor.order(self._replacement(place))
+
+    def _divide(self, place: Place, exitcode: int | None) -> None:
+        """Put what a dead worker had not begun back in front; the call that it was in has died."""
+        died: list[tuple[Job, int]] = []
+        rest: list[Run] = []
+        for number, task in place.tasks.items():
+            first = task.first + task.n_done
+            if self._error is None and place.words.item_of(number) == task.n_done:
+                died.append((task.job, first))
+                first += 1
+            if first < task.end:
+                rest.append(Run(task.job, first, task.end))
+        place.tasks.clear()
+        self._waiting.extendleft(reversed(rest))
+        for job, index in died:
+            error = self._worker_died(place, exitcode, job, index)
+            self._answer(job, index, protocol.FAILED_HERE, error)
+
+    def _worker_died(self, place: Place, exitcode: int | None, job: Job, index: int) -> Exception:
+        from dragon_overlay.errors import WorkerDied, short_repr
+
+        process = place.process
+        function, arguments = short_repr(job.func), short_repr(_arguments(job, index))
+        return WorkerDied(process.pid, process.name, exitcode, function, arguments)
+
+    def _make(self, place: Place) -> Callable[[], Any]:
+        """What makes the next worker of a place."""
+        place.generation += 1
+        place.is_alive = True
+        place.is_ready = False
+        place.failure = ""
+        place.n_left = self._plan.max_tasks
+        place.words.clear()
+        station = Station(place.index, place.generation, place.inbox, self._results, self._words)
+
+        def make() -> Any:
+            place.process = process = self._plan.start(station)
+            return process
+
+        return make
+
+    def _replacement(self, place: Place) -> Callable[[], object]:
+        make = self._make(place)
+        return functools.partial(self._supervisor.start, make, place.index, place.generation)
+
+    # ---- a broken pool ----
+
+    def _break(self, exitcode: int | None, text: str) -> None:
+        self._error = _broken(exitcode, text)
+        self._supervisor.order(self._supervisor.kill)
+
+    def _fail_if_all_have_ended(self) -> None:
+        if any(place.is_alive for place in self.places):
+            return
+        waiting, self._waiting = self._waiting, deque()
+        for run in waiting:
+            run.job.handed_out(run.end - run.first)
+            for index in range(run.first, run.end):
+                self._answer(run.job, index, protocol.FAILED_HERE, self._error)
+
+
+def _arguments(job: Job, index: int) -> Any:
+    (item,) = job.items_of(index, 1)
+    if job.mode == protocol.APPLY:
+        args, kwargs = item
+        return (*args, dict(kwargs)) if kwargs else tuple(args)
+    return item if job.mode == protocol.STARMAP else (item,)
+
+
+def _run_callbacks(answers: Any, results: Channel) -> None:
+    """The thread that answers jobs with callbacks: these may take their time."""
+    for job, index, kind, *rest in iter(answers.get, None):
+        job.answer(index, *_outcome(kind, *rest))
+        del job, rest
+        results.put(None)  # it may have been the last job of a closed pool
+
+
+def _outcome(kind: int, *rest: Any) -> tuple[bool, Any]:
+    """(True, result) or (False, exception) of what has come for a call."""
+    if kind == protocol.RESULT:
+        return True, rest[0]
+    if kind == protocol.FAILED_HERE:
+        return False, rest[0]
+    try:
+        obj = rest[-1].open()
+    except BaseException as why:  # noqa: BLE001  # whatever the object's own unpickling raises
+        kind, text = protocol.ERROR, rest[0] if kind == protocol.ERROR else traceback.format_exc()
+        obj = MaybeEncodingError(why, _Words(text.rstrip().rpartition("\n")[2]))
+        rest = text, None
+    if kind == protocol.SEALED:
+        return True, obj
+    if not isinstance(obj, BaseException):
+        obj = RuntimeError(f"an exception has become {obj!r} on its way")
+    obj.__cause__ = RemoteTraceback(f'\n"""\n{rest[0]}"""')
+    return False, obj
+
+
+class _Words:
+    """Its repr is a text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _ended() -> Exception:
+    return ProcessError("the pool was terminated before this call had ended")
+
+
+def _broken(exitcode: int | None, text: str) -> Exception:
+    from concurrent.futures.process import BrokenProcessPool
+
+    return BrokenProcessPool(
+        f"the pool is broken: {MAX_FAILURES} workers in a row ended before they were ready, the "
+        f"last one with exit code {exitcode}" + (f". It said:\n\n{text}" if text else "")
+    )

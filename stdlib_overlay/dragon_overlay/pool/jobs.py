@@ -1,0 +1,200 @@
+"""Jobs: what a call of a pool's method becomes, and what the program waits on.
+
+Each is the standard library's result object of its kind, answered call by call. One thread answers
+a job, the dispatcher's or, if the job has callbacks, the one that runs these.
+
+Source: Lib/multiprocessing/pool.py of CPython 3.11.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing import pool as _stock
+from typing import Any
+
+from dragon_overlay.pool.protocol import APPLY
+
+_Callback = Callable[[Any], object] | None
+
+
+class Job:
+    """What the dispatcher knows of a job."""
+
+    # Of the standard library's classes.
+    _job: int
+    _cache: dict[int, Any]
+    _pool: Any
+
+    func: Any
+    mode: int
+    items: Any  # index -> item, of those that have no answer
+    chunksize: int  # items of a task
+    has_callbacks = False
+
+    def describe(self, func: Any, mode: int, items: Any, chunksize: int) -> None:
+        """Say what is to be done."""
+        self.func = func
+        self.mode = mode
+        self.items = items
+        self.chunksize = chunksize
+
+    def items_of(self, first: int, n: int) -> Any:
+        """N items from the first on."""
+        return self.items[first : first + n]
+
+    def answer(self, index: int, success: bool, value: Any) -> None:
+        """The call of this index has ended. Runs callbacks."""
+        raise NotImplementedError
+
+    def abandon(self, error: Exception) -> None:
+        """No answer will come: who waits gets the error. No callback is run."""
+        raise NotImplementedError
+
+    def handed_out(self, n: int) -> None:
+        """So many more items have gone to a worker."""
+
+
+class _Waited(Job):
+    """A job that is waited for as a whole."""
+
+    _callback: _Callback
+    _error_callback: _Callback
+    _event: threading.Event
+    _success: bool
+    _value: Any
+
+    def _finish(self) -> None:
+        callback = self._callback if self._success else self._error_callback
+        try:
+            if callback is not None:
+                callback(self._value)
+        except BaseException:  # noqa: BLE001  # the program's; whoever waits must not hang for it
+            sys.excepthook(*sys.exc_info())
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self.func = self.items = self._callback = self._error_callback = None
+        self._event.set()
+        self._cache.pop(self._job, None)
+        self._pool = None
+
+    def abandon(self, error: Exception) -> None:
+        if not self._event.is_set():
+            self._success, self._value = False, error
+            self._end()
+
+
+class ApplyJob(_Waited, _stock.ApplyResult):  # type: ignore[type-arg]
+    """One call."""
+
+    def __init__(
+        self, pool: Any, func: Any, call: Any, callback: _Callback, error_callback: _Callback
+    ) -> None:
+        super().__init__(pool, callback, error_callback)
+        self.has_callbacks = callback is not None or error_callback is not None
+        self.describe(func, APPLY, (call,), 1)
+
+    def answer(self, index: int, success: bool, value: Any) -> None:
+        self._success, self._value = success, value
+        self._finish()
+
+
+class MapJob(_Waited, _stock.MapResult):  # type: ignore[type-arg]
+    """Many calls that are waited for together; it has ended when all of them have."""
+
+    _number_left: int
+    _value: list[Any]
+
+    def __init__(
+        self,
+        pool: Any,
+        func: Any,
+        mode: int,
+        items: Sequence[Any],
+        chunksize: int,
+        callback: _Callback,
+        error_callback: _Callback,
+    ) -> None:
+        super().__init__(pool, chunksize, len(items), callback, error_callback)
+        self.has_callbacks = callback is not None or error_callback is not None
+        self.describe(func, mode, items, chunksize)
+        self._number_left = len(items)
+        self._error: Any = None
+
+    def answer(self, index: int, success: bool, value: Any) -> None:
+        if success:
+            self._value[index] = value
+        elif self._success:
+            self._success, self._error = False, value
+        self._number_left -= 1
+        if self._number_left == 0:
+            if not self._success:
+                self._value = self._error
+            self._finish()
+
+
+class _Iterated(Job):
+    """A job whose answers are iterated over."""
+
+    _cond: threading.Condition
+    _items: Any
+    _index: int
+    _length: int | None
+    _unsorted: dict[int, Any]
+
+    def __init__(self, pool: Any, func: Any, mode: int, chunksize: int, window: int) -> None:
+        """Make one without items.
+
+        Args:
+            pool: kept until the job has ended.
+            func: what is called.
+            mode: how, see `protocol`.
+            chunksize: items of a task.
+            window: so many tasks may be read ahead of what workers have taken.
+        """
+        super().__init__(pool)  # type: ignore[call-arg]
+        self.describe(func, mode, {}, chunksize)
+        self.is_over = False
+        self._room = threading.Semaphore(window)
+
+    def items_of(self, first: int, n: int) -> Any:
+        return [self.items[i] for i in range(first, first + n)]
+
+    def wait_for_room(self) -> bool:
+        """Wait until one more task may be read. False: none is wanted any more."""
+        self._room.acquire()
+        return not self.is_over
+
+    def handed_out(self, n: int) -> None:
+        self._room.release()
+
+    def answer(self, index: int, success: bool, value: Any) -> None:
+        self.items.pop(index, None)
+        self._set(index, (success, value))  # type: ignore[attr-defined]
+
+    def stop_reading(self) -> None:
+        """Have the reader of the items end."""
+        self.is_over = True
+        self._room.release()
+
+    def abandon(self, error: Exception) -> None:
+        self.stop_reading()
+        self.items.clear()
+        with self._cond:
+            if self._index != self._length:
+                self._items.append((False, error))
+                self._length = self._index
+                self._cond.notify_all()
+            self._cache.pop(self._job, None)
+            self._pool = None
+
+
+class IMapJob(_Iterated, _stock.IMapIterator):  # type: ignore[type-arg]
+    """Results in the order of the items."""
+
+
+class IMapUnorderedJob(_Iterated, _stock.IMapUnorderedIterator):  # type: ignore[type-arg]
+    """Results in the order in which they come."""

@@ -1,0 +1,69 @@
+"""Letters: objects that are pickled apart from the message that carries them.
+
+What cannot be unpickled, whatever the reason, must not take the message along, which says whose it
+is. So the object goes as bytes, and the receiver opens it when it knows what to do with an error.
+Large buffers still travel out of band, and what the object uses of the runtime is counted for the
+message.
+"""
+
+from __future__ import annotations
+
+import io
+from pickle import PickleBuffer, PicklingError, loads
+from typing import Any
+
+from dragon_overlay import by_value
+
+
+class Sealed:
+    """An object on its way; it arrives as a Letter."""
+
+    def __init__(self, obj: Any, error: Exception | None = None) -> None:
+        """Seal obj.
+
+        Args:
+            obj: what is to be sent; pickled when the message is.
+            error: why pickling by name has failed: it goes by value.
+        """
+        self._obj = obj
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        file, buffers = io.BytesIO(), list[Any]()
+        by_value.dump_in_message(self._obj, file, buffers.append, self._error)
+        return Letter, (PickleBuffer(file.getbuffer()), buffers)
+
+
+class SealedResult(Sealed):
+    """A result on its way back: pickled as the standard library does, never by value."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        file, buffers = io.BytesIO(), list[Any]()
+        by_value.dump_by_name(self._obj, file, buffers.append)
+        return Letter, (PickleBuffer(file.getbuffer()), buffers)
+
+
+class Letter:
+    """An object that has arrived, still pickled."""
+
+    def __init__(self, data: Any, buffers: list[Any]) -> None:
+        self._data = data
+        self._buffers = buffers
+
+    def open(self) -> Any:
+        """The object; once, as its buffers are views of the message. Raises whatever that does."""
+        return loads(self._data, buffers=self._buffers)
+
+
+def put_task(inbox: Any, header: tuple[Any, ...], task: Any) -> None:
+    """Send a worker a task, by value if the standard pickler refuses a name in it.
+
+    Raises:
+        PicklingError: and whatever else pickling raises; nothing was sent.
+    """
+    try:
+        inbox.put((*header, Sealed(task)))
+    except (PicklingError, AttributeError) as error:
+        if not by_value.is_about_names(error):
+            raise
+        inbox.put((*header, Sealed(task, error)))

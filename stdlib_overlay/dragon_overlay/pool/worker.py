@@ -1,0 +1,164 @@
+"""What a worker of a pool runs: takes tasks from its inbox, sends a result after each call.
+
+A result is sent before the next call begins. So a worker that dies has one call on its conscience:
+the one that its words name (`protocol.Words`), if that has no result.
+"""
+
+from __future__ import annotations
+
+import reprlib
+import signal
+import traceback
+from collections.abc import Callable
+from multiprocessing import pool as _stock
+from typing import Any, NamedTuple
+
+from dragon_overlay.pool import protocol
+from dragon_overlay.pool.letters import Letter, SealedResult
+from dragon_overlay.pool.protocol import APPLY, MAP, Channel, Words
+
+# typeshed lacks them.
+MaybeEncodingError: Any = _stock.MaybeEncodingError  # type: ignore[attr-defined]
+
+#: Results of exactly these types cannot fail to travel.
+_SIMPLE = frozenset({bool, bytes, float, int, str, type(None)})
+
+
+class Station(NamedTuple):
+    """Where a worker works."""
+
+    place: int
+    generation: int  # of the place's workers, from 1
+    inbox: Channel
+    results: Channel
+    words: Words
+
+    def report(self, kind: int, *rest: Any) -> None:
+        """Say something that is not about a call."""
+        self.results.put((self.place, self.generation, 0, 0, kind, *rest))
+
+    def put(self, failure: tuple[int, str]) -> None:
+        """Say why the worker ends before it runs: `startup` calls this."""
+        self.report(protocol.NOT_READY, failure[1])
+
+
+def work(
+    station: Station,
+    initializer: Callable[..., object] | None,
+    initargs: Any,
+    max_tasks: int | None,
+) -> None:
+    """Run a worker to its end."""
+    worker = _Worker(station)
+    try:
+        if initializer is not None:
+            initializer(*initargs)
+    except BaseException:
+        station.report(protocol.NOT_READY, traceback.format_exc())
+        raise
+    station.report(protocol.READY)
+    worker.run(max_tasks)
+
+
+class _Worker:
+    def __init__(self, station: Station) -> None:
+        self._station = station
+        self._head = station.place, station.generation
+        self._put = station.results.put
+        self._words = station.words.of_place(station.place)
+        self._is_calling = False
+        # An interrupt at the terminal goes to the whole program: a call is interrupted, a worker
+        # that waits for one is not, and what becomes of it is for the pool to say.
+        signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        if self._is_calling:
+            raise KeyboardInterrupt
+
+    def run(self, max_tasks: int | None) -> None:
+        n_left = -1 if max_tasks is None else max_tasks
+        while n_left != 0:
+            message = self._station.inbox.get()
+            if message is None:
+                break
+            self._do(*message)
+            n_left -= 1
+            del message  # and the memory of what was in it
+
+    def _do(self, number: int, n_items: int, letter: Letter) -> None:
+        begin = self._words.begin
+        begin(number, 0)
+        try:
+            mode, func, items = letter.open()
+        except BaseException as error:  # noqa: BLE001
+            for i in range(n_items):
+                begin(number, i)
+                self._send_error(number, i, error)
+        else:
+            for i, item in enumerate(items):
+                begin(number, i)
+                self._call(number, i, mode, func, item)
+        self._words.clear()
+
+    def _call(self, number: int, i: int, mode: int, func: Any, item: Any) -> None:
+        try:
+            self._is_calling = True
+            if mode == MAP:
+                value = func(item)
+            elif mode == APPLY:
+                value = func(*item[0], **item[1])
+            else:
+                value = func(*item)
+            self._is_calling = False
+        except BaseException as error:  # noqa: BLE001
+            self._is_calling = False
+            self._send_error(number, i, error)
+        else:
+            self._send(number, i, value)
+
+    def _send(self, number: int, i: int, value: Any) -> None:
+        try:
+            if type(value) in _SIMPLE:
+                self._put((*self._head, number, i, protocol.RESULT, value))
+            else:
+                self._put((*self._head, number, i, protocol.SEALED, SealedResult(value)))
+        except Exception as error:  # noqa: BLE001  # whatever the object's own pickling raises
+            self._send_error(number, i, MaybeEncodingError(error, _Shown(value)), error)
+
+    def _send_error(
+        self, number: int, i: int, error: BaseException, reason: BaseException | None = None
+    ) -> None:
+        text = _traceback_of(reason or error)
+        head = (*self._head, number, i, protocol.ERROR, text)
+        try:
+            self._put((*head, SealedResult(_that_can_be_raised(error))))
+        except Exception as why:  # noqa: BLE001  # whatever the exception's own pickling raises
+            self._put((*head, SealedResult(MaybeEncodingError(why, _Shown(error)))))
+
+
+class _Shown:
+    """An object whose repr cannot fail."""
+
+    def __init__(self, obj: Any) -> None:
+        try:
+            self._text = repr(obj)
+        except Exception:  # noqa: BLE001  # the program's own __repr__
+            self._text = reprlib.repr(obj)
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _traceback_of(error: BaseException) -> str:
+    """Without the lines of this module."""
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
+        tb = tb.tb_next
+    return "".join(traceback.format_exception(type(error), error, tb))
+
+
+def _that_can_be_raised(error: BaseException) -> BaseException:
+    """The error as the waiting program gets it: what would end that program is only named."""
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return RuntimeError(f"the task raised {error!r}")
+    return error

@@ -1,0 +1,293 @@
+"""All interleavings of a pool's tasks (docs/pool.md): who has them, whoever dies when.
+
+A model of one dispatcher, some workers with an inbox and a word each, and the results' channel. A
+step is one access to what processes share, or one thing that only its process sees. Channels do
+what they promise: a put or a take has happened or it has not.
+
+What the search looks for in each state it can reach:
+
+- *done twice*: a call was made again;
+- *answered twice*, *answered wrongly*: as it says; a result without a call is wrong, too;
+- *too many died*: more calls have failed than workers were killed;
+- *lost*: nothing can happen any more, and a call has no answer.
+
+Run as a program it prints the table; the tests are in test_models.py. Each entry of MUTATIONS
+breaks the protocol in one place; the search must find each of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from search import Result, print_table, visit
+
+#: Ways to break the protocol, to show that the search would notice.
+MUTATIONS = {
+    "begin_late": "the word names a call when it has been made",
+    "clear_early": "the word is cleared before the last result is put",
+    "results_at_end": "the results of a task are put when all its calls have been made",
+    "end_overtakes": "the end of a worker is told before its results have been received",
+    "inbox_stays": "the next worker of a place finds the inbox of the dead one",
+    "word_of_any_task": "of the word only the item is looked at",
+    "numbers_again": "the tasks of each worker are numbered from 1",
+    "rest_dropped": "what a dead worker had not begun is not done",
+}
+
+
+class Task(NamedTuple):
+    """Items from first to below end; in a place's list, n_done of them have been received."""
+
+    number: int
+    first: int
+    end: int
+    n_done: int = 0
+
+
+class Place(NamedTuple):
+    """A worker, and what is kept of it."""
+
+    at: str = "take"  # the worker's next step; "dead", "told": so is the dispatcher
+    has: Task | None = None  # n_done: calls made
+    word: tuple[int, int] = (0, 0)  # number, item
+    inbox: tuple[Task, ...] = ()
+    given: tuple[Task, ...] = ()  # the dispatcher's list
+
+
+class State(NamedTuple):
+    """Everything."""
+
+    places: tuple[Place, ...]
+    waiting: tuple[tuple[int, int], ...]
+    calls: tuple[int, ...]  # how often each was made
+    answers: tuple[str, ...]  # of each call, a letter an answer: r, or d for died
+    results: tuple[tuple[int, int, int], ...] = ()  # place, number, item; item -1: has ended
+    putting: tuple[int, Task] | None = None  # what the dispatcher is about to put where
+    number: int = 0  # of the latest task
+    n_deaths: int = 0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the search allows.
+
+    Attributes:
+        n_items: calls to be made.
+        chunksize: of them in a task.
+        n_workers: workers.
+        n_deaths: how many may be killed, before any step.
+        depth: tasks that a worker may have at a time.
+        mutation: a key of MUTATIONS, or "".
+    """
+
+    n_items: int = 4
+    chunksize: int = 2
+    n_workers: int = 1
+    n_deaths: int = 2
+    depth: int = 1
+    mutation: str = ""
+
+    def first_state(self) -> State:
+        """Before anybody took a step."""
+        zeros, nothing = (0,) * self.n_items, ("",) * self.n_items
+        return State((Place(),) * self.n_workers, ((0, self.n_items),), zeros, nothing)
+
+
+# ---- pieces of state ----
+
+
+def _put(values: tuple[int, ...], i: int, value: int) -> tuple[int, ...]:
+    return (*values[:i], value, *values[i + 1 :])
+
+
+def _place(s: State, i: int, **changes: object) -> State:
+    place = s.places[i]._replace(**changes)  # type: ignore[arg-type]
+    return s._replace(places=(*s.places[:i], place, *s.places[i + 1 :]))
+
+
+def _answer(s: State, item: int, letter: str) -> State:
+    answers = (*s.answers[:item], s.answers[item] + letter, *s.answers[item + 1 :])
+    return s._replace(answers=answers)
+
+
+# ---- the worker ----
+
+
+def _worker(s: State, i: int, setting: Setting) -> State | None:
+    """After the next step of a worker."""
+    place, broken = s.places[i], setting.mutation
+    if place.at == "take":
+        if not place.inbox:
+            return None
+        return _place(s, i, at="begin", has=place.inbox[0], inbox=place.inbox[1:])
+    task = place.has
+    assert task is not None
+    item = task.n_done
+    if place.at == "begin":
+        s = _place(s, i, word=(task.number, item))
+        return _place(s, i, at="put" if broken == "begin_late" else "call")
+    if place.at == "call":
+        s = s._replace(calls=_put(s.calls, task.first + item, s.calls[task.first + item] + 1))
+        return _place(s, i, at="begin" if broken == "begin_late" else "put")
+    is_last = task.first + item + 1 == task.end
+    if place.at == "put":
+        if broken == "results_at_end":
+            if is_last:
+                items = range(task.end - task.first)
+                s = s._replace(results=s.results + tuple((i, task.number, k) for k in items))
+        elif broken == "clear_early" and is_last and place.word != (0, 0):
+            return _place(s, i, word=(0, 0))
+        else:
+            s = s._replace(results=(*s.results, (i, task.number, item)))
+        if is_last:
+            return _place(s, i, at="clear")
+        at = "call" if broken == "begin_late" else "begin"
+        return _place(s, i, at=at, has=task._replace(n_done=item + 1))
+    return _place(s, i, at="take", word=(0, 0), has=None)
+
+
+def _death(s: State, i: int, setting: Setting) -> Iterator[State]:
+    """A worker is killed, or the supervisor tells of one that was."""
+    place = s.places[i]
+    if place.at == "dead":
+        end = ((i, 0, -1),)
+        results = end + s.results if setting.mutation == "end_overtakes" else s.results + end
+        yield _place(s, i, at="told")._replace(results=results)
+    elif place.at != "told" and s.n_deaths < setting.n_deaths:
+        yield _place(s, i, at="dead", has=None)._replace(n_deaths=s.n_deaths + 1)
+
+
+# ---- the dispatcher ----
+
+
+def _give(s: State, i: int, setting: Setting) -> State:
+    first, stop = s.waiting[0]
+    end = min(first + setting.chunksize, stop)
+    rest = ((end, stop),) if end < stop else ()
+    number = s.number + 1
+    if setting.mutation == "numbers_again":
+        number = 1 + len(s.places[i].given)
+    task = Task(number, first, end)
+    s = s._replace(waiting=rest + s.waiting[1:], putting=(i, task), number=s.number + 1)
+    return _place(s, i, given=(*s.places[i].given, task))
+
+
+def _finish_putting(s: State) -> State:
+    assert s.putting is not None
+    i, task = s.putting
+    s = s._replace(putting=None)
+    return _place(s, i, inbox=(*s.places[i].inbox, task))
+
+
+def _receive(s: State, setting: Setting) -> State:
+    i, number, item = s.results[0]
+    s = s._replace(results=s.results[1:])
+    if item < 0:
+        return _divide(s, i, setting)
+    given: list[Task] = []
+    for task in s.places[i].given:
+        if task.number != number:
+            given.append(task)
+            continue
+        s = _answer(s, task.first + item, "r")
+        if task.first + item + 1 < task.end:
+            given.append(task._replace(n_done=item + 1))
+    return _place(s, i, given=tuple(given))
+
+
+def _divide(s: State, i: int, setting: Setting) -> State:
+    place, broken = s.places[i], setting.mutation
+    rest: list[tuple[int, int]] = []
+    for task in place.given:
+        first = task.first + task.n_done
+        word = (task.number, task.n_done)
+        if place.word == word or (
+            broken == "word_of_any_task" and place.word[0] and place.word[1] == task.n_done
+        ):
+            s = _answer(s, first, "d")
+            first += 1
+        if first < task.end and broken != "rest_dropped":
+            rest.append((first, task.end))
+    s = s._replace(waiting=tuple(rest) + s.waiting)
+    inbox = place.inbox if broken == "inbox_stays" else ()
+    return _place(s, i, at="take", given=(), inbox=inbox, word=(0, 0))
+
+
+def _dispatcher(s: State, setting: Setting) -> Iterator[State]:
+    if s.putting is not None:
+        yield _finish_putting(s)
+        return
+    if s.results:
+        yield _receive(s, setting)
+    if s.waiting:
+        for i, place in enumerate(s.places):
+            if len(place.given) < setting.depth:
+                yield _give(s, i, setting)
+
+
+# ---- the search ----
+
+
+def _wrong(s: State) -> str:
+    for calls, answer in zip(s.calls, s.answers, strict=True):
+        if calls > 1:
+            return "done twice"
+        if len(answer) > 1:
+            return "answered twice"
+        if answer == "r" and calls == 0:
+            return "answered wrongly"
+    if sum(answer == "d" for answer in s.answers) > s.n_deaths:
+        return "too many died"
+    return ""
+
+
+def search(setting: Setting) -> Result[State]:
+    """Visit all states that can be reached; with a mutation, until something is wrong.
+
+    Returns:
+        what was found.
+    """
+
+    def steps(s: State, result: Result[State]) -> Iterable[State]:
+        after = list(_dispatcher(s, setting))
+        fate: list[State] = []
+        for i, place in enumerate(s.places):
+            if place.at not in ("dead", "told"):
+                worker = _worker(s, i, setting)
+                after += [] if worker is None else [worker]
+            fate += _death(s, i, setting)
+        wrong = _wrong(s)
+        if not wrong and not after and not any(p.at == "dead" for p in s.places):
+            wrong = "" if all(s.answers) else "lost"
+        if wrong:
+            result.note(wrong, s)
+            return ()
+        return (*after, *fate)
+
+    return visit(setting.first_state(), steps, setting)
+
+
+SETTINGS = {
+    "one worker, chunks": Setting(n_items=6, chunksize=3, n_deaths=3),
+    "two workers": Setting(n_items=3, chunksize=1, n_workers=2, n_deaths=2),
+    "two workers, chunks": Setting(n_items=4, chunksize=2, n_workers=2, n_deaths=1),
+    "tasks ahead": Setting(n_items=4, chunksize=1, depth=2, n_deaths=2),
+    "chunks ahead, two workers": Setting(n_items=4, chunksize=2, depth=2, n_workers=2, n_deaths=1),
+}
+#: What brings each mutation out.
+BROKEN = {
+    "begin_late": SETTINGS["one worker, chunks"],
+    "clear_early": SETTINGS["one worker, chunks"],
+    "results_at_end": SETTINGS["one worker, chunks"],
+    "end_overtakes": SETTINGS["one worker, chunks"],
+    "inbox_stays": SETTINGS["one worker, chunks"],
+    "word_of_any_task": SETTINGS["tasks ahead"],
+    "numbers_again": SETTINGS["tasks ahead"],
+    "rest_dropped": SETTINGS["one worker, chunks"],
+}
+
+
+if __name__ == "__main__":
+    sys.exit(print_table(search, SETTINGS, BROKEN, MUTATIONS))

@@ -1,0 +1,169 @@
+"""What the workers of pools run in these tests. Imports no pytest, so that they start fast."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from dragon_overlay.pool import protocol, worker
+
+#: How often the call of each item has begun; the test sees it, too.
+counts: Any = None
+gates: Any = None
+
+
+def share(shared: Any, more: Any = None) -> None:
+    """An initializer."""
+    global counts, gates
+    counts = shared
+    gates = more
+
+
+def count(x: int) -> int:
+    with counts.get_lock():
+        counts[x] += 1
+    return x
+
+
+def die_at_three(x: int, how: str = "SIGKILL") -> int:
+    count(x)
+    if x == 3:
+        die(how)
+    return x
+
+
+def die_at_two_and_five(x: int) -> int:
+    count(x)
+    if x in (2, 5):
+        die("SIGKILL")
+    return x
+
+
+def die(how: str) -> None:
+    if how.startswith("SIG"):
+        number = getattr(signal, how)
+        os.kill(os.getpid(), number)
+    os._exit(int(how))
+
+
+def die_with(*args: Any, **kwargs: Any) -> None:
+    die("SIGKILL")
+
+
+class DiesWhilePickled:
+    def __reduce__(self) -> Any:
+        die("SIGKILL")
+
+
+def result_that_kills(x: int) -> Any:
+    count(x)
+    return DiesWhilePickled() if x == 1 else x
+
+
+class DiesOnArrival:
+    """Kills whoever unpickles it, but for the process that made it."""
+
+    def __reduce__(self) -> Any:
+        return _die_unless, (os.getpid(),)
+
+
+def _die_unless(pid: int) -> None:
+    if os.getpid() != pid:
+        die("SIGKILL")
+
+
+def share_and_die_at(shared: Any, point: str, mark: str) -> None:
+    """An initializer: the first worker to come to a point of the protocol is killed there."""
+    share(shared)
+    owner: Any
+    owner, name, before = {
+        "before it begins": (protocol.PlaceWords, "begin", True),
+        "after its call": (worker._Worker, "_send", True),
+        "after its result": (worker._Worker, "_send", False),
+        "at the end of its task": (protocol.PlaceWords, "clear", True),
+    }[point]
+    original = getattr(owner, name)
+
+    def dies(*args: Any) -> None:
+        if not before:
+            original(*args)
+        try:
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            if before:
+                original(*args)
+        else:
+            die("SIGKILL")
+
+    setattr(owner, name, dies)
+
+
+def pass_gate(x: int) -> int:
+    """Say that the call has begun, and wait until it may end."""
+    entered, gate = gates
+    entered.release()
+    gate.acquire()
+    return count(x)
+
+
+def leave(code: Any) -> None:
+    sys.exit(code)
+
+
+def interrupt(x: Any) -> None:
+    raise KeyboardInterrupt
+
+
+class Unusual(BaseException):
+    """No Exception."""
+
+
+def raise_unusual(text: str) -> None:
+    raise Unusual(text)
+
+
+class NeedsTwoError(Exception):
+    """Can be pickled and not unpickled."""
+
+    def __init__(self, a: Any, b: Any) -> None:
+        super().__init__(f"{a} and {b}")
+
+
+def raise_one_that_does_not_arrive(x: Any) -> None:
+    raise NeedsTwoError(x, x)
+
+
+def raise_one_that_does_not_leave(x: Any) -> None:
+    raise ValueError(x, threading.Lock())
+
+
+class BadRepr:
+    def __reduce__(self) -> Any:
+        raise ArithmeticError("refuses to be pickled")
+
+    def __repr__(self) -> str:
+        raise ArithmeticError("refuses to be shown")
+
+
+def bad_repr(x: Any) -> Any:
+    return BadRepr()
+
+
+def pools_in_pools(depth: int) -> int:
+    """How many processes a tree of pools of two has, this one included."""
+    if depth == 0:
+        return 1
+    with multiprocessing.get_context("dragon").Pool(2) as pool:
+        return 1 + sum(pool.map(pools_in_pools, [depth - 1] * 2))
+
+
+def inner_pids(x: Any) -> Any:
+    """Make a pool, and leave it busy and open."""
+    global _kept
+    _kept = multiprocessing.get_context("dragon").Pool(2)
+    return [worker.pid for worker in _kept._pool]
+
+
+_kept: Any = None
