@@ -147,11 +147,19 @@ class DragonContext(_stock.BaseContext):
         initializer: Any = None,
         initargs: Any = (),
         maxtasksperchild: int | None = None,
+        *,
+        max_worker_rss: int | None = None,
     ) -> Any:
         from dragon_overlay.pool import DragonPool
 
+        context = self.get_context()
         return DragonPool(
-            processes, initializer, initargs, maxtasksperchild, context=self.get_context()
+            processes,
+            initializer,
+            initargs,
+            maxtasksperchild,
+            context=context,
+            max_worker_rss=max_worker_rss,
         )
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 from dragon_overlay.pool import protocol, worker
@@ -167,3 +168,56 @@ def inner_pids(x: Any) -> Any:
 
 
 _kept: Any = None
+
+
+def hang_at_three(x: int) -> int:
+    """A frame that a stack shows."""
+    count(x)
+    if x == 3:
+        threading.Event().wait()
+    return x
+
+
+def hang_at_first(x: int) -> int:
+    """Hang when an item comes for the first time."""
+    count(x)
+    if x == 3 and counts[x] == 1:
+        threading.Event().wait()
+    return x
+
+
+def die_at_first(x: int) -> int:
+    """Die when an item comes for the first time, and for the second."""
+    count(x)
+    if x == 3 and counts[x] <= 2:
+        die("SIGKILL")
+    return x
+
+
+def die_inside(how: str) -> None:
+    """A frame that a stack shows."""
+    die(how)
+
+
+def fail_always(x: int) -> None:
+    count(x)
+    raise ValueError("fails")
+
+
+def hang_without_signals(x: int) -> None:
+    """Hang where the stack cannot be had."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+    threading.Event().wait()
+
+
+def grow_at_three(x: int) -> int:
+    """The worker, which keeps much more memory from the third item on."""
+    global _kept
+    if x == 3:
+        _kept = b"x" * (64 << 20)
+    return os.getpid()
+
+
+def nap_briefly(x: int) -> int:
+    time.sleep(0.04)
+    return os.getpid()

@@ -18,7 +18,7 @@ from typing import Any
 
 from dragon_overlay import cpus
 from dragon_overlay.pool.dispatcher import MAX_FAILURES, Dispatcher, Plan
-from dragon_overlay.pool.jobs import ApplyJob, IMapJob, IMapUnorderedJob, MapJob
+from dragon_overlay.pool.jobs import ApplyJob, IMapJob, IMapUnorderedJob, Limits, MapJob
 from dragon_overlay.pool.protocol import MAP, STARMAP
 
 __all__ = ["MAX_FAILURES", "DragonPool"]
@@ -26,9 +26,6 @@ __all__ = ["MAX_FAILURES", "DragonPool"]
 _RUN: str = _stock.RUN
 _CLOSE: str = _stock.CLOSE
 _TERMINATE: str = _stock.TERMINATE
-
-#: So many tasks are read from an iterable ahead of what workers have taken.
-_WINDOW = 1000
 
 _Callback = Callable[[Any], object] | None
 
@@ -47,6 +44,8 @@ class DragonPool(_stock.Pool):
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         context: Any = None,
+        *,
+        max_worker_rss: int | None = None,
     ) -> None:
         """Start the workers.
 
@@ -57,6 +56,9 @@ class DragonPool(_stock.Pool):
             maxtasksperchild: so many tasks, then a worker is replaced; None: no limit. What a map
                 gives to a worker at a time (chunksize) is one task.
             context: of start method "dragon".
+            max_worker_rss: bytes; a worker that has more memory of its own after a task is
+                replaced.
+                What it shares with others, as large arrays that it got, does not count.
 
         Raises:
             ValueError, TypeError: of an argument. Whatever starting a process raises.
@@ -72,9 +74,12 @@ class DragonPool(_stock.Pool):
             raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if max_worker_rss is not None and max_worker_rss <= 0:
+            raise ValueError("max_worker_rss must be a positive number of bytes or None")
         self._ctx = context or get_context()
         self._processes = processes
-        plan = Plan(self._ctx, processes, initializer, tuple(initargs), maxtasksperchild)
+        limits = maxtasksperchild, max_worker_rss
+        plan = Plan(self._ctx, processes, initializer, tuple(initargs), *limits)
         self._dispatcher = Dispatcher(plan)
         self._cache = self._dispatcher.jobs
         self._terminate = util.Finalize(self, self._dispatcher.terminate, exitpriority=15)
@@ -97,17 +102,28 @@ class DragonPool(_stock.Pool):
 
     # ---- one call ----
 
-    def apply(self, func: Any, args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:
+    def apply(
+        self,
+        func: Any,
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> Any:
         """Call ``func(*args, **kwds)`` in a worker, and wait for its result."""
-        return self.apply_async(func, args, kwds).get()
+        return self.apply_async(func, args, kwds, timeout=timeout, retries=retries).get()
 
     def apply_async(
         self,
         func: Any,
         args: Iterable[Any] = (),
-        kwds: Mapping[str, Any] = {},  # as the standard library has it
+        kwds: Mapping[str, Any] = {},
         callback: _Callback = None,
         error_callback: _Callback = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
     ) -> Any:
         """Call ``func(*args, **kwds)`` in a worker.
 
@@ -117,23 +133,38 @@ class DragonPool(_stock.Pool):
             kwds: its keyword arguments.
             callback: called with the result, in a thread of the pool.
             error_callback: called with the exception instead.
+            timeout: seconds that a call may take from its beginning in the worker; then the worker
+                is killed and replaced, and the call fails with dragon.TaskTimeout.
+            retries: a call whose worker dies, or whose time is over, is made so many times more.
+                Not one that raises an exception.
 
         Returns:
             an AsyncResult.
 
         Raises:
-            ValueError: the pool is not running.
+            ValueError: the pool is not running, or a limit makes no sense.
         """
         self._check_running()  # type: ignore[attr-defined]  # typeshed lacks it
+        limits = Limits.of(timeout, retries)
         job = ApplyJob(self, func, (args, kwds), callback, error_callback)
+        job.limits = limits
         self._dispatcher.submit(job, 1)
         return job
 
     # ---- many calls that are waited for together ----
 
-    def map(self, func: Any, iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
+    def map(
+        self,
+        func: Any,
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> list[Any]:
         """Call func with each item, and wait for the list of results."""
-        result: list[Any] = self.map_async(func, iterable, chunksize).get()
+        job = self.map_async(func, iterable, chunksize, timeout=timeout, retries=retries)
+        result: list[Any] = job.get()
         return result
 
     def map_async(
@@ -143,6 +174,9 @@ class DragonPool(_stock.Pool):
         chunksize: int | None = None,
         callback: _Callback = None,
         error_callback: _Callback = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
     ) -> Any:
         """Call func with each item.
 
@@ -153,20 +187,31 @@ class DragonPool(_stock.Pool):
             chunksize: so many items go to a worker at a time; None: a quarter of its share.
             callback: called with the list of results, in a thread of the pool.
             error_callback: called with the first exception instead.
+            timeout: of each call, see apply_async.
+            retries: of each call, see apply_async.
 
         Returns:
             an AsyncResult; it is ready when all calls have ended.
 
         Raises:
-            ValueError: the pool is not running. Whatever reading the iterable raises.
+            ValueError: the pool is not running, or a limit makes no sense.
+            Exception: whatever reading the iterable raises.
         """
-        return self._start_map(func, MAP, iterable, chunksize, callback, error_callback)
+        limits = Limits.of(timeout, retries)
+        return self._start_map(func, MAP, iterable, chunksize, callback, error_callback, limits)
 
     def starmap(
-        self, func: Any, iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+        self,
+        func: Any,
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
     ) -> list[Any]:
         """Call ``func(*item)`` for each item, and wait for the list of results."""
-        result: list[Any] = self.starmap_async(func, iterable, chunksize).get()
+        job = self.starmap_async(func, iterable, chunksize, timeout=timeout, retries=retries)
+        result: list[Any] = job.get()
         return result
 
     def starmap_async(
@@ -176,9 +221,13 @@ class DragonPool(_stock.Pool):
         chunksize: int | None = None,
         callback: _Callback = None,
         error_callback: _Callback = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
     ) -> Any:
         """As map_async, with ``func(*item)``."""
-        return self._start_map(func, STARMAP, iterable, chunksize, callback, error_callback)
+        limits = Limits.of(timeout, retries)
+        return self._start_map(func, STARMAP, iterable, chunksize, callback, error_callback, limits)
 
     def _start_map(
         self,
@@ -188,6 +237,7 @@ class DragonPool(_stock.Pool):
         chunksize: int | None,
         callback: _Callback,
         error_callback: _Callback,
+        limits: Limits,
     ) -> MapJob:
         self._check_running()  # type: ignore[attr-defined]  # typeshed lacks it
         try:
@@ -204,13 +254,23 @@ class DragonPool(_stock.Pool):
         if not items:
             chunksize = 0
         job = MapJob(self, func, mode, items, chunksize, callback, error_callback)
+        job.limits = limits
         if items and chunksize > 0:
             self._dispatcher.submit(job, len(items))
         return job
 
     # ---- many calls whose results are iterated over ----
 
-    def imap(self, func: Any, iterable: Iterable[Any], chunksize: Any = 1) -> Any:
+    def imap(
+        self,
+        func: Any,
+        iterable: Iterable[Any],
+        chunksize: Any = 1,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+        lookahead: int | None = None,
+    ) -> Any:
         """Call func with each item; the results come in the order of the items.
 
         A thread reads the iterable, not far ahead of the workers. An exception of a call is raised
@@ -220,21 +280,40 @@ class DragonPool(_stock.Pool):
             func: what to call.
             iterable: may be without an end.
             chunksize: so many items go to a worker at a time.
+            timeout: of each call, see apply_async.
+            retries: of each call, see apply_async.
+            lookahead: at most so many items, and at least one chunk, are read for which the program
+                has not yet taken the result. A program that stops taking results has to terminate
+                the pool: closed, it waits for the rest to be read. None: they are read as workers
+                need them.
 
         Raises:
-            ValueError: the pool is not running, or chunksize is below 1.
+            ValueError: the pool is not running, chunksize is below 1, or a limit makes no sense.
         """
-        return self._start_imap(IMapJob, func, iterable, chunksize)
+        limits = Limits.of(timeout, retries, lookahead)
+        return self._start_imap(IMapJob, func, iterable, chunksize, limits)
 
-    def imap_unordered(self, func: Any, iterable: Iterable[Any], chunksize: Any = 1) -> Any:
+    def imap_unordered(
+        self,
+        func: Any,
+        iterable: Iterable[Any],
+        chunksize: Any = 1,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+        lookahead: int | None = None,
+    ) -> Any:
         """As imap, with the results in the order in which they come."""
-        return self._start_imap(IMapUnorderedJob, func, iterable, chunksize)
+        limits = Limits.of(timeout, retries, lookahead)
+        return self._start_imap(IMapUnorderedJob, func, iterable, chunksize, limits)
 
-    def _start_imap(self, kind: Any, func: Any, iterable: Iterable[Any], chunksize: int) -> Any:
+    def _start_imap(
+        self, kind: Any, func: Any, iterable: Iterable[Any], chunksize: int, limits: Limits
+    ) -> Any:
         self._check_running()  # type: ignore[attr-defined]  # typeshed lacks it
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize!r}")
-        job = kind(self, func, MAP, chunksize, _WINDOW)
+        job = kind(self, func, MAP, chunksize, limits)
         self._dispatcher.expect(job)
         reader = threading.Thread(
             target=_read,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import queue
+import signal
 import threading
 import traceback
 from collections import deque
@@ -21,12 +22,13 @@ from multiprocessing import ProcessError
 from multiprocessing import pool as _stock
 from typing import Any
 
-from dragon_overlay.pool import protocol
+from dragon_overlay.pool import oom, protocol
 from dragon_overlay.pool.jobs import Job, _Iterated
 from dragon_overlay.pool.letters import put_task
 from dragon_overlay.pool.protocol import Channel, Words
+from dragon_overlay.pool.stacks import StackFile
 from dragon_overlay.pool.supervisor import Supervisor
-from dragon_overlay.pool.worker import Station, work
+from dragon_overlay.pool.worker import Reporter, Station, work
 
 # typeshed lacks them.
 MaybeEncodingError: Any = _stock.MaybeEncodingError  # type: ignore[attr-defined]
@@ -73,6 +75,8 @@ class Place:
         self.failure = ""  # what it said before it was ready
         self.tasks: dict[int, Task] = {}  # that it has been given, by their numbers
         self.n_left: int | None = None  # tasks until it ends
+        self.stack = StackFile()
+        self.timed_out: float | None = None  # the limit for which the supervisor has killed it
 
 
 class Plan:
@@ -85,21 +89,24 @@ class Plan:
         initializer: Any,
         initargs: Any,
         max_tasks: int | None,
+        max_rss: int | None,
     ) -> None:
         self.context = context
         self.n_workers = n_workers
         self.initializer = initializer
         self.initargs = initargs
         self.max_tasks = max_tasks
+        self.max_rss = max_rss
 
     def start(self, station: Station) -> Any:
         """A worker's process, started."""
+        limits = self.max_tasks, self.max_rss
         process = self.context.Process(
-            target=work, args=(station, self.initializer, self.initargs, self.max_tasks)
+            target=work, args=(station, self.initializer, self.initargs, *limits)
         )
         process.name = process.name.replace("Process", "PoolWorker")
         process.daemon = True
-        process._dragon_failures = station
+        process._dragon_failures = Reporter(station)
         process.start()
         return process
 
@@ -120,6 +127,7 @@ class Dispatcher:
         self._numbers = protocol.numbers()
         self._n_failures = 0
         self._error: Exception | None = None  # of a broken pool
+        self._n_oom_kills = oom.n_kills()
         self._is_closed = False
         self._is_ending = False
         self._has_ended_itself = False
@@ -138,10 +146,15 @@ class Dispatcher:
                 if place.process is not None:
                     place.process.terminate()
                     place.process.join()
-            self._supervisor.close()
+            self._close_files()
             raise
         self._supervisor.thread.start()
         self._thread.start()
+
+    def _close_files(self) -> None:
+        self._supervisor.close()
+        for place in self.places:
+            place.stack.close()
 
     # ---- for the program's threads ----
 
@@ -254,6 +267,10 @@ class Dispatcher:
             self._abandon_all(None)
             if self._callbacks is not None:
                 self._callbacks.put(None)
+            if self._supervisor.thread.is_alive():
+                self._supervisor.thread.join()
+            for place in self.places:
+                place.stack.close()
 
     def _serve(self) -> None:
         message = self._results.get()
@@ -306,6 +323,10 @@ class Dispatcher:
         else:
             if place.n_left is not None:
                 place.n_left -= 1
+            timeout = job.limits.timeout
+            if timeout is not None:
+                limit = self._supervisor.limit
+                self._supervisor.order(functools.partial(limit, place, number, timeout))
 
     def _receive(
         self, index: int, generation: int, number: int, item: int, kind: int, *rest: Any
@@ -373,23 +394,20 @@ class Dispatcher:
         rest: list[Run] = []
         for number, task in place.tasks.items():
             first = task.first + task.n_done
-            if self._error is None and place.words.item_of(number) == task.n_done:
+            is_in_it = self._error is None and place.words.item_of(number) == task.n_done
+            if is_in_it and not task.job.may_retry(first):
                 died.append((task.job, first))
                 first += 1
             if first < task.end:
                 rest.append(Run(task.job, first, task.end))
         place.tasks.clear()
         self._waiting.extendleft(reversed(rest))
+        n_oom_kills = oom.n_kills()
+        is_out_of_memory = n_oom_kills != self._n_oom_kills and exitcode == -signal.SIGKILL
+        self._n_oom_kills = n_oom_kills
         for job, index in died:
-            error = self._worker_died(place, exitcode, job, index)
+            error = _death(place, exitcode, job, index, is_out_of_memory=is_out_of_memory)
             self._answer(job, index, protocol.FAILED_HERE, error)
-
-    def _worker_died(self, place: Place, exitcode: int | None, job: Job, index: int) -> Exception:
-        from dragon_overlay.errors import WorkerDied, short_repr
-
-        process = place.process
-        function, arguments = short_repr(job.func), short_repr(_arguments(job, index))
-        return WorkerDied(process.pid, process.name, exitcode, function, arguments)
 
     def _make(self, place: Place) -> Callable[[], Any]:
         """What makes the next worker of a place."""
@@ -399,7 +417,16 @@ class Dispatcher:
         place.failure = ""
         place.n_left = self._plan.max_tasks
         place.words.clear()
-        station = Station(place.index, place.generation, place.inbox, self._results, self._words)
+        place.stack.clear()
+        place.timed_out = None
+        station = Station(
+            place.index,
+            place.generation,
+            place.inbox,
+            self._results,
+            self._words,
+            place.stack,
+        )
 
         def make() -> Any:
             place.process = process = self._plan.start(station)
@@ -425,6 +452,19 @@ class Dispatcher:
             run.job.handed_out(run.end - run.first)
             for index in range(run.first, run.end):
                 self._answer(run.job, index, protocol.FAILED_HERE, self._error)
+
+
+def _death(
+    place: Place, exitcode: int | None, job: Job, index: int, *, is_out_of_memory: bool
+) -> Exception:
+    from dragon_overlay.errors import TaskTimeout, WorkerDied, short_repr
+
+    who = place.process.pid, place.process.name
+    what = short_repr(job.func), short_repr(_arguments(job, index))
+    stack = place.stack.read()
+    if place.timed_out is not None:
+        return TaskTimeout(*who, place.timed_out, *what, stack)
+    return WorkerDied(*who, exitcode, *what, stack, is_out_of_memory)
 
 
 def _arguments(job: Job, index: int) -> Any:

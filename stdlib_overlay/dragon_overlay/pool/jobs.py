@@ -8,15 +8,39 @@ Source: Lib/multiprocessing/pool.py of CPython 3.11.
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing import pool as _stock
-from typing import Any
+from typing import Any, NamedTuple
 
 from dragon_overlay.pool.protocol import APPLY
 
 _Callback = Callable[[Any], object] | None
+
+
+#: So many tasks are read from an iterable ahead of what workers have taken.
+_WINDOW = 1000
+
+
+class Limits(NamedTuple):
+    """What the calls of a job may take, see the methods of DragonPool."""
+
+    timeout: float | None = None
+    retries: int = 0
+    lookahead: int | None = None
+
+    @classmethod
+    def of(cls, timeout: float | None, retries: int, lookahead: int | None = None) -> Limits:
+        """Limits that make sense, or ValueError."""
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        if retries < 0:
+            raise ValueError(f"retries must be 0 or more, not {retries!r}")
+        if lookahead is not None and lookahead < 1:
+            raise ValueError(f"lookahead must be 1 or more, or None, not {lookahead!r}")
+        return cls(timeout, retries, lookahead)
 
 
 class Job:
@@ -32,6 +56,7 @@ class Job:
     items: Any  # index -> item, of those that have no answer
     chunksize: int  # items of a task
     has_callbacks = False
+    limits: Limits
 
     def describe(self, func: Any, mode: int, items: Any, chunksize: int) -> None:
         """Say what is to be done."""
@@ -39,6 +64,13 @@ class Job:
         self.mode = mode
         self.items = items
         self.chunksize = chunksize
+        self.limits = Limits()
+        self._n_deaths: dict[int, int] = {}
+
+    def may_retry(self, index: int) -> bool:
+        """Whether a call whose worker has died is to be made once more; counts that."""
+        n = self._n_deaths[index] = self._n_deaths.get(index, 0) + 1
+        return n <= self.limits.retries
 
     def items_of(self, first: int, n: int) -> Any:
         """N items from the first on."""
@@ -145,7 +177,7 @@ class _Iterated(Job):
     _length: int | None
     _unsorted: dict[int, Any]
 
-    def __init__(self, pool: Any, func: Any, mode: int, chunksize: int, window: int) -> None:
+    def __init__(self, pool: Any, func: Any, mode: int, chunksize: int, limits: Limits) -> None:
         """Make one without items.
 
         Args:
@@ -153,12 +185,16 @@ class _Iterated(Job):
             func: what is called.
             mode: how, see `protocol`.
             chunksize: items of a task.
-            window: so many tasks may be read ahead of what workers have taken.
+            limits: what the calls may take, and how far ahead items are read.
         """
         super().__init__(pool)  # type: ignore[call-arg]
         self.describe(func, mode, {}, chunksize)
+        self.limits = limits
         self.is_over = False
-        self._room = threading.Semaphore(window)
+        self._n_taken = 0  # results that the program has
+        ahead = limits.lookahead
+        window = _WINDOW if ahead is None else max(1, ahead // chunksize)
+        self._room = threading.Semaphore(window)  # tasks that may be read
 
     def items_of(self, first: int, n: int) -> Any:
         return [self.items[i] for i in range(first, first + n)]
@@ -169,7 +205,27 @@ class _Iterated(Job):
         return not self.is_over
 
     def handed_out(self, n: int) -> None:
-        self._room.release()
+        if self.limits.lookahead is None:
+            self._room.release()
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The next result, or the exception of its call. TimeoutError: it is not yet there."""
+        try:
+            value = super().next(timeout)  # type: ignore[misc]
+        except (StopIteration, multiprocessing.TimeoutError):
+            raise
+        except BaseException:
+            self._one_taken()
+            raise
+        self._one_taken()
+        return value
+
+    __next__ = next
+
+    def _one_taken(self) -> None:
+        self._n_taken += 1
+        if self.limits.lookahead is not None and self._n_taken % self.chunksize == 0:
+            self._room.release()
 
     def answer(self, index: int, success: bool, value: Any) -> None:
         self.items.pop(index, None)

@@ -82,6 +82,10 @@ class PlaceWords:
         self._words[_SINCE] = time.monotonic_ns()
         self._words[_DOING] = (number & 0xFFFFFFFF) << 32 | item + 1
 
+    def since(self) -> float:
+        """When the latest call began, by the monotonic clock."""
+        return self._words[_SINCE] / 1e9
+
     def clear(self) -> None:
         """The worker has sent all results of its task."""
         self._words[_DOING] = 0

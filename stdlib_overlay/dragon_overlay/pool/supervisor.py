@@ -1,7 +1,8 @@
 """The thread of a pool that starts its workers and sees them end.
 
-It waits for sentinels and for orders, and does nothing of its own accord. It never touches what the
-dispatcher knows: that a worker has ended is a message behind all that the worker has sent.
+It waits for sentinels, for orders and for the clock of those calls that have a time limit, and does
+nothing of its own accord. It never changes what the dispatcher knows: that a worker has ended is a
+message behind all that the worker has sent.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import os
 import select
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from dragon_overlay.pool import protocol
+from dragon_overlay.pool.clock import Clock
 from dragon_overlay.pool.protocol import Channel
 
 #: What has not ended so long after SIGTERM is killed.
@@ -32,7 +33,7 @@ class Supervisor:
         self._bell_lock = threading.Lock()  # no order rings another's descriptor
         self._poll = select.poll()
         self._poll.register(self._bell, select.POLLIN)
-        self._kill_at: float | None = None
+        self._clock = Clock()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     # ---- for the dispatcher ----
@@ -67,12 +68,16 @@ class Supervisor:
         """Ask all to end, and kill those who do not. An order."""
         for process, _, _ in self._workers.values():
             process.terminate()
-        self._kill_at = time.monotonic() + PATIENCE_S
+        self._clock.call_in(PATIENCE_S, self.kill)
 
     def kill(self) -> None:
         """Kill all. An order."""
         for process, _, _ in self._workers.values():
             process.kill()
+
+    def limit(self, place: Any, number: int, timeout: float) -> None:
+        """From now on no call of a task may take longer, see Clock. An order."""
+        self._clock.limit(place, number, timeout)
 
     # ---- the thread ----
 
@@ -101,14 +106,11 @@ class Supervisor:
                 order()
             for sentinel in ready:
                 self._reap(sentinel)
-            if self._kill_at is not None and time.monotonic() >= self._kill_at:
-                self._kill_at = None
-                self.kill()
+            self._clock.turn()
 
     def _timeout_ms(self) -> float | None:
-        if self._kill_at is None or not self._workers:
-            return None
-        return max(0.0, self._kill_at - time.monotonic()) * 1000 + 1
+        due_s = self._clock.due_s()
+        return None if due_s is None else due_s * 1000 + 1
 
     def _reap(self, sentinel: int) -> None:
         process, place, generation = self._workers.pop(sentinel)

@@ -7,15 +7,18 @@ the one that its words name (`protocol.Words`), if that has no result.
 from __future__ import annotations
 
 import reprlib
+import resource
 import signal
 import traceback
 from collections.abc import Callable
 from multiprocessing import pool as _stock
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dragon_overlay.pool import protocol
 from dragon_overlay.pool.letters import Letter, SealedResult
 from dragon_overlay.pool.protocol import APPLY, MAP, Channel, Words
+from dragon_overlay.pool.stacks import StackFile
 
 # typeshed lacks them.
 MaybeEncodingError: Any = _stock.MaybeEncodingError  # type: ignore[attr-defined]
@@ -32,14 +35,22 @@ class Station(NamedTuple):
     inbox: Channel
     results: Channel
     words: Words
+    stack: StackFile | None  # None: it has arrived, and crashes are watched for
 
     def report(self, kind: int, *rest: Any) -> None:
         """Say something that is not about a call."""
         self.results.put((self.place, self.generation, 0, 0, kind, *rest))
 
+
+class Reporter:
+    """Says why a worker ends before it runs: to `startup` it is a queue."""
+
+    def __init__(self, station: Station) -> None:
+        self._station = station._replace(stack=None)
+
     def put(self, failure: tuple[int, str]) -> None:
-        """Say why the worker ends before it runs: `startup` calls this."""
-        self.report(protocol.NOT_READY, failure[1])
+        """Take (pid, text)."""
+        self._station.report(protocol.NOT_READY, failure[1])
 
 
 def work(
@@ -47,6 +58,7 @@ def work(
     initializer: Callable[..., object] | None,
     initargs: Any,
     max_tasks: int | None,
+    max_rss: int | None,
 ) -> None:
     """Run a worker to its end."""
     worker = _Worker(station)
@@ -57,7 +69,7 @@ def work(
         station.report(protocol.NOT_READY, traceback.format_exc())
         raise
     station.report(protocol.READY)
-    worker.run(max_tasks)
+    worker.run(max_tasks, max_rss)
 
 
 class _Worker:
@@ -75,9 +87,9 @@ class _Worker:
         if self._is_calling:
             raise KeyboardInterrupt
 
-    def run(self, max_tasks: int | None) -> None:
+    def run(self, max_tasks: int | None, max_rss: int | None) -> None:
         n_left = -1 if max_tasks is None else max_tasks
-        while n_left != 0:
+        while n_left != 0 and (max_rss is None or _own_bytes() <= max_rss):
             message = self._station.inbox.get()
             if message is None:
                 break
@@ -134,6 +146,12 @@ class _Worker:
             self._put((*head, SealedResult(_that_can_be_raised(error))))
         except Exception as why:  # noqa: BLE001  # whatever the exception's own pickling raises
             self._put((*head, SealedResult(MaybeEncodingError(why, _Shown(error)))))
+
+
+def _own_bytes() -> int:
+    """Memory that this process alone has: what is resident, but for what is shared."""
+    _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+    return (int(resident) - int(shared)) * resource.getpagesize()
 
 
 class _Shown:
