@@ -221,3 +221,7 @@ def grow_at_three(x: int) -> int:
 def nap_briefly(x: int) -> int:
     time.sleep(0.04)
     return os.getpid()
+
+
+def keywords(**kwargs: Any) -> Any:
+    return kwargs

@@ -65,6 +65,16 @@ class Clock:
         """
         self._look_in(timeout, _Limit(place, number, timeout))
 
+    def kill_in_call(self, place: Place, number: int, item: int) -> None:
+        """Kill a worker in a call that it has begun or is about to begin; not in another one.
+
+        Args:
+            place: the worker's.
+            number: the call's task.
+            item: the next of it that has no result.
+        """
+        self._kill(_Limit(place, number, 0.0), item)
+
     def call_in(self, seconds: float, what: Callable[[], object]) -> None:
         """Have something called."""
         self._at(time.monotonic() + seconds, what)
@@ -123,6 +133,16 @@ class Clock:
             place.stack.clear()
             _send(place.process, signal.SIGCONT)
             self._look_in(limit.timeout, limit)
+
+    def _kill(self, limit: _Limit, item: int) -> None:
+        if limit.is_over():
+            return
+        process = limit.place.process
+        _stop(process)
+        now = limit.item()
+        _send(process, signal.SIGKILL if now == item else signal.SIGCONT)
+        if now is None or now < item:
+            self.call_in(_LOOK_S, lambda: self._kill(limit, item))
 
 
 def _send(process: Any, number: int) -> None:

@@ -126,7 +126,7 @@ class Dispatcher:
         self._waiting: deque[Run] = deque()
         self._numbers = protocol.numbers()
         self._n_failures = 0
-        self._error: Exception | None = None  # of a broken pool
+        self.error: Exception | None = None  # of a broken pool
         self._n_oom_kills = oom.n_kills()
         self._is_closed = False
         self._is_ending = False
@@ -173,6 +173,10 @@ class Dispatcher:
         self.order(self._open.add, job._job)
         self._abandon_if_over(job)
 
+    def kill(self, job: Job, index: int) -> None:
+        """Have the worker killed that is in a call, if one is. Any thread."""
+        self.order(self._kill, job, index)
+
     def fail(self, job: Job, error: Exception) -> None:
         """Answer a job of one item. Any thread."""
         self.order(self._answer, job, 0, protocol.FAILED_HERE, error)
@@ -204,10 +208,10 @@ class Dispatcher:
         self._open.add(job._job)
         if self._is_ending:
             job.abandon(_ended())
-        elif self._error is not None:
-            job.handed_out(end - first)
+        elif self.error is not None:
+            job.begin(first, end)
             for index in range(first, end):
-                self._answer(job, index, protocol.FAILED_HERE, self._error)
+                self._answer(job, index, protocol.FAILED_HERE, self.error)
         else:
             last = self._waiting[-1] if self._waiting else None
             if last is not None and last.job is job and last.end == first:
@@ -234,6 +238,14 @@ class Dispatcher:
                 job.answer(n_items, False, error)
                 n_items += 1
             job._set_length(n_items)
+
+    def _kill(self, job: Job, index: int) -> None:
+        for place in self.places:
+            for number, task in place.tasks.items():
+                if task.job is job and task.first + task.n_done == index:
+                    job.give_up(index)
+                    kill = functools.partial(self._supervisor.kill_in_call, place, number)
+                    self._supervisor.order(functools.partial(kill, task.n_done))
 
     def _close(self) -> None:
         self._is_closed = True
@@ -298,18 +310,24 @@ class Dispatcher:
         error = _ended()
         error.__cause__ = why
         for job in list(self.jobs.values()):
-            job.abandon(error)
+            try:
+                job.abandon(error)
+            except Exception:  # noqa: BLE001  # the others must not wait for ever
+                traceback.print_exc()
 
     # ---- tasks ----
 
     def _give(self, place: Place) -> None:
         """Give the next task to a worker that has none; if it cannot be sent, it stays idle."""
         run = self._waiting[0]
-        job, first = run.job, run.first
-        run.first = end = min(first + job.chunksize, run.end)
+        job = run.job
+        first, end = job.begin(run.first, min(run.first + job.chunksize, run.end))
+        run.first = end
         if end == run.end:
             self._waiting.popleft()
-        job.handed_out(end - first)
+        if first == end:
+            self._idle.append(place)
+            return
         number = next(self._numbers)
         place.tasks[number] = Task(job, first, end)
         task = job.mode, job.func, job.items_of(first, end - first)
@@ -359,7 +377,7 @@ class Dispatcher:
         self._answer(task.job, task.first + item, kind, *rest)
 
     def _answer(self, job: Job, index: int, kind: int, *rest: Any) -> None:
-        if not job.has_callbacks:
+        if not job.runs_callbacks(index):
             job.answer(index, *_outcome(kind, *rest))
             return
         if self._callbacks is None:
@@ -381,9 +399,9 @@ class Dispatcher:
             self._divide(place, exitcode)
             if not place.is_ready:
                 self._n_failures += 1
-                if self._n_failures >= MAX_FAILURES and self._error is None:
+                if self._n_failures >= MAX_FAILURES and self.error is None:
                     self._break(exitcode, place.failure)
-        if self._error is not None:
+        if self.error is not None:
             self._fail_if_all_have_ended()
         elif not self._is_ending:
             self._supervisor.order(self._replacement(place))
@@ -394,7 +412,7 @@ class Dispatcher:
         rest: list[Run] = []
         for number, task in place.tasks.items():
             first = task.first + task.n_done
-            is_in_it = self._error is None and place.words.item_of(number) == task.n_done
+            is_in_it = self.error is None and place.words.item_of(number) == task.n_done
             if is_in_it and not task.job.may_retry(first):
                 died.append((task.job, first))
                 first += 1
@@ -441,7 +459,7 @@ class Dispatcher:
     # ---- a broken pool ----
 
     def _break(self, exitcode: int | None, text: str) -> None:
-        self._error = _broken(exitcode, text)
+        self.error = _broken(exitcode, text)
         self._supervisor.order(self._supervisor.kill)
 
     def _fail_if_all_have_ended(self) -> None:
@@ -449,9 +467,9 @@ class Dispatcher:
             return
         waiting, self._waiting = self._waiting, deque()
         for run in waiting:
-            run.job.handed_out(run.end - run.first)
+            run.job.begin(run.first, run.end)
             for index in range(run.first, run.end):
-                self._answer(run.job, index, protocol.FAILED_HERE, self._error)
+                self._answer(run.job, index, protocol.FAILED_HERE, self.error)
 
 
 def _death(

@@ -8,6 +8,7 @@ Source: Lib/multiprocessing/pool.py of CPython 3.11.
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import sys
 import threading
@@ -80,12 +81,26 @@ class Job:
         """The call of this index has ended. Runs callbacks."""
         raise NotImplementedError
 
+    def runs_callbacks(self, index: int) -> bool:
+        """Whether the program's code may run in an answer."""
+        return self.has_callbacks
+
     def abandon(self, error: Exception) -> None:
         """No answer will come: who waits gets the error. No callback is run."""
         raise NotImplementedError
 
-    def handed_out(self, n: int) -> None:
-        """So many more items have gone to a worker."""
+    def begin(self, first: int, end: int) -> tuple[int, int]:
+        """Items from first to below end are about to go to a worker.
+
+        Returns:
+            those that shall go: from the first number to below the second one. What is before is
+            not wanted any more, what is behind will come again.
+        """
+        return first, end
+
+    def give_up(self, index: int) -> None:
+        """Do not retry a call."""
+        self._n_deaths[index] = self.limits.retries
 
 
 class _Waited(Job):
@@ -204,9 +219,10 @@ class _Iterated(Job):
         self._room.acquire()
         return not self.is_over
 
-    def handed_out(self, n: int) -> None:
+    def begin(self, first: int, end: int) -> tuple[int, int]:
         if self.limits.lookahead is None:
             self._room.release()
+        return first, end
 
     def next(self, timeout: float | None = None) -> Any:
         """The next result, or the exception of its call. TimeoutError: it is not yet there."""
@@ -254,3 +270,88 @@ class IMapJob(_Iterated, _stock.IMapIterator):  # type: ignore[type-arg]
 
 class IMapUnorderedJob(_Iterated, _stock.IMapUnorderedIterator):  # type: ignore[type-arg]
     """Results in the order in which they come."""
+
+
+class FuturesJob(Job):
+    """Calls that each have a future: of an executor."""
+
+    def __init__(
+        self,
+        dispatcher: Any,
+        futures: list[Any],
+        func: Any,
+        mode: int,
+        items: list[Any],
+        chunksize: int,
+        limits: Limits,
+    ) -> None:
+        """Make one.
+
+        Args:
+            dispatcher: keeps it until all calls have ended.
+            futures: of ``dragon.futures``, one for each item.
+            func: what is called.
+            mode: how, see `protocol`.
+            items: what with.
+            chunksize: items of a task.
+            limits: what the calls may take.
+        """
+        self.describe(func, mode, items, chunksize)
+        self.limits = limits
+        self.futures = list(futures)
+        self._dropped: set[int] = set()  # cancelled ones that the job knows of
+        self._lock = threading.Lock()  # two threads answer: those with callbacks, and the others
+        self._n_left = len(futures)
+        self._job = next(_stock.job_counter)  # type: ignore[attr-defined]
+        self._cache = dispatcher.jobs
+        self._cache[self._job] = self
+        for index, future in enumerate(futures):
+            future._kill = functools.partial(dispatcher.kill, self, index)
+
+    def runs_callbacks(self, index: int) -> bool:
+        return bool(self.futures[index]._has_callbacks)
+
+    def begin(self, first: int, end: int) -> tuple[int, int]:
+        while first < end and not self._may_begin(first):
+            first += 1
+        last = min(first + 1, end)
+        while last < end and self._may_begin(last):
+            last += 1
+        return first, last
+
+    def answer(self, index: int, success: bool, value: Any) -> None:
+        if self._may_begin(index):
+            self._set(index, success, value)
+
+    def abandon(self, error: Exception) -> None:
+        for index, future in enumerate(self.futures):
+            if not future.done() and self._may_begin(index):
+                self._set(index, False, error)
+
+    def _may_begin(self, index: int) -> bool:
+        """Whether a call is wanted; then it cannot be cancelled any more."""
+        future = self.futures[index]
+        if future.running():
+            return True
+        if index in self._dropped or (future.done() and not future.cancelled()):
+            return False
+        is_wanted: bool = future.set_running_or_notify_cancel()
+        if not is_wanted:
+            self._dropped.add(index)
+            self._one_ended()
+        return is_wanted
+
+    def _set(self, index: int, success: bool, value: Any) -> None:
+        future = self.futures[index]
+        future._kill = None
+        self._one_ended()
+        if success:
+            future.set_result(value)
+        else:
+            future.set_exception(value)
+
+    def _one_ended(self) -> None:
+        with self._lock:
+            self._n_left -= 1
+            if self._n_left == 0:
+                self._cache.pop(self._job, None)

@@ -79,6 +79,10 @@ class Supervisor:
         """From now on no call of a task may take longer, see Clock. An order."""
         self._clock.limit(place, number, timeout)
 
+    def kill_in_call(self, place: Any, number: int, item: int) -> None:
+        """Kill a worker if and when it is in a certain call, see Clock. An order."""
+        self._clock.kill_in_call(place, number, item)
+
     # ---- the thread ----
 
     def _run(self) -> None:
