@@ -29,6 +29,9 @@ MUTATIONS = {
     "begin_late": "the word names a call when it has been made",
     "clear_early": "the word is cleared before the last result is put",
     "results_at_end": "the results of a task are put when all its calls have been made",
+    "journal_unread": "results that a dead worker has kept are not looked for",
+    "journal_goes_on": "what is kept after a message goes behind what was sent",
+    "word_stands_still": "a call after one whose result was kept is not named",
     "end_overtakes": "the end of a worker is told before its results have been received",
     "inbox_stays": "the next worker of a place finds the inbox of the dead one",
     "word_of_any_task": "of the word only the item is looked at",
@@ -52,6 +55,8 @@ class Place(NamedTuple):
     at: str = "take"  # the worker's next step; "dead", "told": so is the dispatcher
     has: Task | None = None  # n_done: calls made
     word: tuple[int, int] = (0, 0)  # number, item
+    journal: tuple[int, ...] = ()  # items whose results were kept
+    n_kept: int = 0  # of them, not sent
     inbox: tuple[Task, ...] = ()
     given: tuple[Task, ...] = ()  # the dispatcher's list
 
@@ -63,7 +68,8 @@ class State(NamedTuple):
     waiting: tuple[tuple[int, int], ...]
     calls: tuple[int, ...]  # how often each was made
     answers: tuple[str, ...]  # of each call, a letter an answer: r, or d for died
-    results: tuple[tuple[int, int, int], ...] = ()  # place, number, item; item -1: has ended
+    #: Place, number, first item, how many; none: has ended.
+    results: tuple[tuple[int, int, int, int], ...] = ()
     putting: tuple[int, Task] | None = None  # what the dispatcher is about to put where
     number: int = 0  # of the latest task
     n_deaths: int = 0
@@ -115,8 +121,21 @@ def _answer(s: State, item: int, letter: str) -> State:
 # ---- the worker ----
 
 
-def _worker(s: State, i: int, setting: Setting) -> State | None:
+def _worker(s: State, i: int, setting: Setting) -> Iterator[State]:
     """After the next step of a worker."""
+    place, task = s.places[i], s.places[i].has
+    after = _step(s, i, setting)
+    if after is not None:
+        yield after
+    if place.at == "put" and task is not None and task.first + task.n_done + 1 < task.end:
+        journal = (*place.journal[: place.n_kept], task.first + task.n_done)
+        at = "call" if setting.mutation in ("begin_late", "word_stands_still") else "begin"
+        has = task._replace(n_done=task.n_done + 1)
+        yield _place(s, i, at=at, has=has, journal=journal, n_kept=place.n_kept + 1)
+
+
+def _step(s: State, i: int, setting: Setting) -> State | None:
+    """Likewise, with the result of a call sent."""
     place, broken = s.places[i], setting.mutation
     if place.at == "take":
         if not place.inbox:
@@ -135,12 +154,13 @@ def _worker(s: State, i: int, setting: Setting) -> State | None:
     if place.at == "put":
         if broken == "results_at_end":
             if is_last:
-                items = range(task.end - task.first)
-                s = s._replace(results=s.results + tuple((i, task.number, k) for k in items))
+                s = s._replace(results=(*s.results, (i, task.number, 0, item + 1)))
         elif broken == "clear_early" and is_last and place.word != (0, 0):
             return _place(s, i, word=(0, 0))
         else:
-            s = s._replace(results=(*s.results, (i, task.number, item)))
+            n = place.n_kept
+            s = s._replace(results=(*s.results, (i, task.number, item - n, n + 1)))
+            s = _place(s, i, n_kept=n if broken == "journal_goes_on" and not is_last else 0)
         if is_last:
             return _place(s, i, at="clear")
         at = "call" if broken == "begin_late" else "begin"
@@ -152,7 +172,7 @@ def _death(s: State, i: int, setting: Setting) -> Iterator[State]:
     """A worker is killed, or the supervisor tells of one that was."""
     place = s.places[i]
     if place.at == "dead":
-        end = ((i, 0, -1),)
+        end = ((i, 0, 0, 0),)
         results = end + s.results if setting.mutation == "end_overtakes" else s.results + end
         yield _place(s, i, at="told")._replace(results=results)
     elif place.at != "told" and s.n_deaths < setting.n_deaths:
@@ -182,25 +202,32 @@ def _finish_putting(s: State) -> State:
 
 
 def _receive(s: State, setting: Setting) -> State:
-    i, number, item = s.results[0]
+    i, number, item, n = s.results[0]
     s = s._replace(results=s.results[1:])
-    if item < 0:
+    if n == 0:
         return _divide(s, i, setting)
     given: list[Task] = []
     for task in s.places[i].given:
         if task.number != number:
             given.append(task)
             continue
-        s = _answer(s, task.first + item, "r")
-        if task.first + item + 1 < task.end:
-            given.append(task._replace(n_done=item + 1))
+        for k in range(item, item + n):
+            s = _answer(s, task.first + k, "r")
+        if task.first + item + n < task.end:
+            given.append(task._replace(n_done=item + n))
     return _place(s, i, given=tuple(given))
 
 
 def _divide(s: State, i: int, setting: Setting) -> State:
     place, broken = s.places[i], setting.mutation
     rest: list[tuple[int, int]] = []
-    for task in place.given:
+    for given in place.given:
+        task, n_kept = given, place.word[1] - given.n_done
+        if place.word[0] == task.number and n_kept > 0 and broken != "journal_unread":
+            for k in range(n_kept):
+                right = place.journal[k : k + 1] == (task.first + task.n_done + k,)
+                s = _answer(s, task.first + task.n_done + k, "r" if right else "wrong")
+            task = task._replace(n_done=task.n_done + n_kept)
         first = task.first + task.n_done
         word = (task.number, task.n_done)
         if place.word == word or (
@@ -212,7 +239,7 @@ def _divide(s: State, i: int, setting: Setting) -> State:
             rest.append((first, task.end))
     s = s._replace(waiting=tuple(rest) + s.waiting)
     inbox = place.inbox if broken == "inbox_stays" else ()
-    return _place(s, i, at="take", given=(), inbox=inbox, word=(0, 0))
+    return _place(s, i, at="take", given=(), inbox=inbox, word=(0, 0), journal=(), n_kept=0)
 
 
 def _dispatcher(s: State, setting: Setting) -> Iterator[State]:
@@ -234,10 +261,10 @@ def _wrong(s: State) -> str:
     for calls, answer in zip(s.calls, s.answers, strict=True):
         if calls > 1:
             return "done twice"
+        if "wrong" in answer or (answer == "r" and calls == 0):
+            return "answered wrongly"
         if len(answer) > 1:
             return "answered twice"
-        if answer == "r" and calls == 0:
-            return "answered wrongly"
     if sum(answer == "d" for answer in s.answers) > s.n_deaths:
         return "too many died"
     return ""
@@ -255,8 +282,7 @@ def search(setting: Setting) -> Result[State]:
         fate: list[State] = []
         for i, place in enumerate(s.places):
             if place.at not in ("dead", "told"):
-                worker = _worker(s, i, setting)
-                after += [] if worker is None else [worker]
+                after += _worker(s, i, setting)
             fate += _death(s, i, setting)
         wrong = _wrong(s)
         if not wrong and not after and not any(p.at == "dead" for p in s.places):
@@ -271,6 +297,7 @@ def search(setting: Setting) -> Result[State]:
 
 SETTINGS = {
     "one worker, chunks": Setting(n_items=6, chunksize=3, n_deaths=3),
+    "one long chunk": Setting(n_items=5, chunksize=5, n_deaths=2),
     "two workers": Setting(n_items=3, chunksize=1, n_workers=2, n_deaths=2),
     "two workers, chunks": Setting(n_items=4, chunksize=2, n_workers=2, n_deaths=1),
     "tasks ahead": Setting(n_items=4, chunksize=1, depth=2, n_deaths=2),
@@ -281,6 +308,9 @@ BROKEN = {
     "begin_late": SETTINGS["one worker, chunks"],
     "clear_early": SETTINGS["one worker, chunks"],
     "results_at_end": SETTINGS["one worker, chunks"],
+    "journal_unread": SETTINGS["one worker, chunks"],
+    "journal_goes_on": SETTINGS["one long chunk"],
+    "word_stands_still": SETTINGS["one worker, chunks"],
     "end_overtakes": SETTINGS["one worker, chunks"],
     "inbox_stays": SETTINGS["one worker, chunks"],
     "word_of_any_task": SETTINGS["tasks ahead"],

@@ -23,8 +23,7 @@ def share(shared: Any, more: Any = None) -> None:
 
 
 def count(x: int) -> int:
-    with counts.get_lock():
-        counts[x] += 1
+    counts[x] += 1  # without a lock, which would stay locked by who is killed
     return x
 
 
@@ -81,22 +80,24 @@ def share_and_die_at(shared: Any, point: str, mark: str) -> None:
     owner: Any
     owner, name, before = {
         "before it begins": (protocol.PlaceWords, "begin", True),
-        "after its call": (worker._Worker, "_send", True),
-        "after its result": (worker._Worker, "_send", False),
+        "after its call": (worker, "_is_small", True),
+        "before it keeps a result": (protocol.PlaceWords, "keep", True),
+        "after it has kept one": (protocol.PlaceWords, "keep", False),
+        "before it sends what it kept": (worker._Worker, "_send_kept", True),
+        "after it has sent that": (worker._Worker, "_send_kept", False),
         "at the end of its task": (protocol.PlaceWords, "clear", True),
     }[point]
     original = getattr(owner, name)
+    worker._KEEP_NS = 1 << 60  # results are kept, however slow the machine
 
-    def dies(*args: Any) -> None:
-        if not before:
-            original(*args)
+    def dies(*args: Any) -> Any:
+        result = None if before else original(*args)
         try:
             os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
-            if before:
-                original(*args)
-        else:
-            die("SIGKILL")
+            return original(*args) if before else result
+        die("SIGKILL")
+        return None
 
     setattr(owner, name, dies)
 

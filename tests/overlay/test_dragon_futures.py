@@ -35,7 +35,7 @@ class Gated:
     """An executor of one worker, whose calls of pass_gate wait."""
 
     def __init__(self, dragon: Any) -> None:
-        self.counts = dragon.Array("i", 9)
+        self.counts = dragon.RawArray("i", 9)
         self.entered, self.gate = dragon.Semaphore(0), dragon.Semaphore(0)
         gates = self.entered, self.gate
         self.executor = ProcessPoolExecutor(1, None, share, (self.counts, gates))
@@ -84,7 +84,7 @@ def test_the_timeout_of_map_is_for_all_results(gated: Gated) -> None:
 
 @pytest.mark.parametrize("chunksize", [1, 3])
 def test_only_the_future_of_a_dead_worker_fails(dragon: Any, chunksize: int) -> None:
-    counts = dragon.Array("i", 8)
+    counts = dragon.RawArray("i", 8)
     with ProcessPoolExecutor(2, None, share, (counts,)) as executor:
         calls = [executor.submit(die_at_three, x) for x in range(8)]
         assert [type(call.exception(20)) for call in calls] == [
@@ -107,7 +107,7 @@ def test_the_librarys_executor_keeps_its_contract(dragon: Any) -> None:
 
 
 def test_options_come_by_another_way_than_arguments(dragon: Any) -> None:
-    counts = dragon.Array("i", 6)
+    counts = dragon.RawArray("i", 6)
     with ProcessPoolExecutor(1, None, share, (counts,)) as executor:
         with pytest.raises(TaskTimeout, match="hang_at_three"):
             executor.with_options(timeout=0.3).submit(hang_at_three, 3).result(20)

@@ -133,7 +133,7 @@ def test_a_callback_that_takes_its_time_holds_no_other_call_up(shared_pool: Any)
 
 
 def test_calls_without_a_result_are_told_that_the_pool_was_terminated(dragon: BaseContext) -> None:
-    counts = dragon.Array("i", 9)
+    counts = dragon.RawArray("i", 9)
     entered, gate = dragon.Semaphore(0), dragon.Semaphore(0)
     pool = dragon.Pool(1, share, (counts, (entered, gate)))
     calls = [pool.apply_async(pass_gate, (0,)), pool.map_async(pass_gate, range(4))]

@@ -33,7 +33,7 @@ SHORT_S = 0.5
 
 @pytest.mark.parametrize("chunksize", [1, 4, 8])
 def test_only_the_call_whose_time_is_over_fails(dragon: Any, chunksize: int) -> None:
-    counts: Any = dragon.Array("i", 8)
+    counts: Any = dragon.RawArray("i", 8)
     with dragon.Pool(1, share, (counts,)) as pool:
         (worker,) = pool._pool
         results = outcomes(pool.imap(hang_at_three, range(8), chunksize, timeout=SHORT_S))
@@ -43,7 +43,7 @@ def test_only_the_call_whose_time_is_over_fails(dragon: Any, chunksize: int) -> 
 
 
 def test_a_timeout_is_of_both_kinds_and_shows_where_the_call_hung(dragon: Any) -> None:
-    counts: Any = dragon.Array("i", 8)
+    counts: Any = dragon.RawArray("i", 8)
     with dragon.Pool(1, share, (counts,)) as pool:
         (worker,) = pool._pool
         with pytest.raises(TimeoutError) as caught:
@@ -69,7 +69,7 @@ def test_a_worker_that_takes_no_signal_is_killed_all_the_same(dragon: Any) -> No
 
 
 def test_the_time_of_a_call_begins_with_the_call(dragon: Any) -> None:
-    counts: Any = dragon.Array("i", 3)
+    counts: Any = dragon.RawArray("i", 3)
     entered, gate = dragon.Semaphore(0), dragon.Semaphore(0)
     with dragon.Pool(1, share, (counts, (entered, gate))) as pool:
         first = pool.apply_async(pass_gate, (0,))
@@ -91,7 +91,7 @@ def test_many_short_calls_do_not_add_up(dragon: Any) -> None:
 def test_a_call_that_ends_while_it_is_being_stopped_is_not_killed(
     dragon: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts: Any = dragon.Array("i", 3)
+    counts: Any = dragon.RawArray("i", 3)
     entered, gate = dragon.Semaphore(0), dragon.Semaphore(0)
     asked: list[Any] = []
     end = Clock._end
@@ -118,14 +118,14 @@ def test_a_call_that_ends_while_it_is_being_stopped_is_not_killed(
 
 
 def test_retries_repeat_calls_whose_worker_died(dragon: Any) -> None:
-    counts: Any = dragon.Array("i", 6)
+    counts: Any = dragon.RawArray("i", 6)
     with dragon.Pool(1, share, (counts,)) as pool:
         assert pool.map(die_at_first, range(6), 3, retries=2) == list(range(6))
     assert list(counts) == [1, 1, 1, 3, 1, 1]
 
 
 def test_retries_come_to_an_end(dragon: Any) -> None:
-    counts: Any = dragon.Array("i", 6)
+    counts: Any = dragon.RawArray("i", 6)
     with dragon.Pool(2, share, (counts,)) as pool:
         results = outcomes(pool.imap(die_at_first, range(6), 2, retries=1))
     assert results == [0, 1, 2, WorkerDied, 4, 5]
@@ -133,7 +133,7 @@ def test_retries_come_to_an_end(dragon: Any) -> None:
 
 
 def test_retries_repeat_calls_whose_time_was_over(dragon: Any) -> None:
-    counts: Any = dragon.Array("i", 6)
+    counts: Any = dragon.RawArray("i", 6)
     with dragon.Pool(1, share, (counts,)) as pool:
         call = pool.starmap_async(
             hang_at_first, [(x,) for x in range(6)], timeout=SHORT_S, retries=1
@@ -143,7 +143,7 @@ def test_retries_repeat_calls_whose_time_was_over(dragon: Any) -> None:
 
 
 def test_retries_do_not_repeat_calls_that_raise(dragon: Any) -> None:
-    counts: Any = dragon.Array("i", 1)
+    counts: Any = dragon.RawArray("i", 1)
     with dragon.Pool(1, share, (counts,)) as pool, pytest.raises(ValueError, match="fails"):
         pool.apply(fail_always, (0,), retries=5)
     assert list(counts) == [1]

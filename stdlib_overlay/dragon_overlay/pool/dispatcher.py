@@ -365,7 +365,7 @@ class Dispatcher:
 
     def _one_done(self, place: Place, number: int, item: int, kind: int, rest: Any) -> None:
         task = place.tasks[number]
-        task.n_done = item + 1
+        task.n_done = item + (len(rest[0]) if kind == protocol.RESULTS else 1)
         if task.first + task.n_done == task.end:
             del place.tasks[number]
             if place.n_left != 0:
@@ -378,7 +378,7 @@ class Dispatcher:
 
     def _answer(self, job: Job, index: int, kind: int, *rest: Any) -> None:
         if not job.runs_callbacks(index):
-            job.answer(index, *_outcome(kind, *rest))
+            _tell(job, index, kind, *rest)
             return
         if self._callbacks is None:
             self._callbacks = queue.SimpleQueue()
@@ -410,7 +410,8 @@ class Dispatcher:
         """Put what a dead worker had not begun back in front; the call that it was in has died."""
         died: list[tuple[Job, int]] = []
         rest: list[Run] = []
-        for number, task in place.tasks.items():
+        for number, task in list(place.tasks.items()):
+            self._read_journal(place, number, task)
             first = task.first + task.n_done
             is_in_it = self.error is None and place.words.item_of(number) == task.n_done
             if is_in_it and not task.job.may_retry(first):
@@ -426,6 +427,14 @@ class Dispatcher:
         for job, index in died:
             error = _death(place, exitcode, job, index, is_out_of_memory=is_out_of_memory)
             self._answer(job, index, protocol.FAILED_HERE, error)
+
+    def _read_journal(self, place: Place, number: int, task: Task) -> None:
+        """Receive the results that a dead worker has kept: those before the call it was in."""
+        n_kept = (place.words.item_of(number) or 0) - task.n_done
+        if n_kept > 0:
+            index = task.first + task.n_done
+            task.n_done += n_kept
+            self._answer(task.job, index, protocol.RESULTS, place.words.kept(n_kept))
 
     def _make(self, place: Place) -> Callable[[], Any]:
         """What makes the next worker of a place."""
@@ -496,15 +505,21 @@ def _arguments(job: Job, index: int) -> Any:
 def _run_callbacks(answers: Any, results: Channel) -> None:
     """The thread that answers jobs with callbacks: these may take their time."""
     for job, index, kind, *rest in iter(answers.get, None):
-        job.answer(index, *_outcome(kind, *rest))
+        _tell(job, index, kind, *rest)
         del job, rest
         results.put(None)  # it may have been the last job of a closed pool
 
 
+def _tell(job: Job, index: int, kind: int, *rest: Any) -> None:
+    """Answer a job with what has come for the call of an index, or for those from it on."""
+    if kind == protocol.RESULTS:
+        job.answer_all(index, rest[0])
+    else:
+        job.answer(index, *_outcome(kind, *rest))
+
+
 def _outcome(kind: int, *rest: Any) -> tuple[bool, Any]:
     """(True, result) or (False, exception) of what has come for a call."""
-    if kind == protocol.RESULT:
-        return True, rest[0]
     if kind == protocol.FAILED_HERE:
         return False, rest[0]
     try:

@@ -81,6 +81,11 @@ class Job:
         """The call of this index has ended. Runs callbacks."""
         raise NotImplementedError
 
+    def answer_all(self, first: int, results: list[Any]) -> None:
+        """The calls from an index on have ended with these results. Runs callbacks."""
+        for index, value in enumerate(results, first):
+            self.answer(index, True, value)
+
     def runs_callbacks(self, index: int) -> bool:
         """Whether the program's code may run in an answer."""
         return self.has_callbacks
@@ -176,7 +181,14 @@ class MapJob(_Waited, _stock.MapResult):  # type: ignore[type-arg]
             self._value[index] = value
         elif self._success:
             self._success, self._error = False, value
-        self._number_left -= 1
+        self._ended(1)
+
+    def answer_all(self, first: int, results: list[Any]) -> None:
+        self._value[first : first + len(results)] = results
+        self._ended(len(results))
+
+    def _ended(self, n: int) -> None:
+        self._number_left -= n
         if self._number_left == 0:
             if not self._success:
                 self._value = self._error

@@ -1,7 +1,7 @@
 """What a worker of a pool runs: takes tasks from its inbox, sends a result after each call.
 
-A result is sent before the next call begins. So a worker that dies has one call on its conscience:
-the one that its words name (`protocol.Words`), if that has no result.
+A result is sent, or kept in shared memory, before the next call begins. So a worker that dies has
+one call on its conscience: the one that its words name (`protocol.Words`), if that has no result.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import reprlib
 import resource
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing import pool as _stock
@@ -23,8 +24,13 @@ from dragon_overlay.pool.stacks import StackFile
 # typeshed lacks them.
 MaybeEncodingError: Any = _stock.MaybeEncodingError  # type: ignore[attr-defined]
 
-#: Results of exactly these types cannot fail to travel.
-_SIMPLE = frozenset({bool, bytes, float, int, str, type(None)})
+#: Results are kept for a common message so long.
+_KEEP_NS = 1_000_000
+
+#: Results of exactly these types are small, and cannot fail to travel; or they are up to a size.
+_SMALL = frozenset({bool, float, type(None)})
+_SMALL_UP_TO = frozenset({bytes, str})
+_SMALL_BYTES = 1000
 
 
 class Station(NamedTuple):
@@ -99,41 +105,63 @@ class _Worker:
 
     def _do(self, number: int, n_items: int, letter: Letter) -> None:
         begin = self._words.begin
-        begin(number, 0)
+        begin(number, 0, time.monotonic_ns())
         try:
             mode, func, items = letter.open()
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # whatever the program's unpickling raises
             for i in range(n_items):
-                begin(number, i)
+                begin(number, i, time.monotonic_ns())
                 self._send_error(number, i, error)
         else:
-            for i, item in enumerate(items):
-                begin(number, i)
-                self._call(number, i, mode, func, item)
+            self._call_all(number, mode, func, items)
         self._words.clear()
 
-    def _call(self, number: int, i: int, mode: int, func: Any, item: Any) -> None:
-        try:
-            self._is_calling = True
-            if mode == MAP:
-                value = func(item)
-            elif mode == APPLY:
-                value = func(*item[0], **item[1])
+    def _call_all(self, number: int, mode: int, func: Any, items: Any) -> None:
+        """Call func with each item. Quick calls with small results share a message."""
+        words = self._words
+        kept: list[Any] = []  # the results before this item that were not sent; in the journal, too
+        last = len(items) - 1
+        now = sent_at = time.monotonic_ns()
+        for i, item in enumerate(items):
+            words.begin(number, i, now)
+            try:
+                self._is_calling = True
+                if mode == MAP:
+                    value = func(item)
+                elif mode == APPLY:
+                    value = func(*item[0], **item[1])
+                else:
+                    value = func(*item)
+                self._is_calling = False
+            except BaseException as error:  # noqa: BLE001  # the program's; it goes back
+                self._is_calling = False
+                self._send_kept(number, i, kept)
+                self._send_error(number, i, error)
+                now = sent_at = time.monotonic_ns()
+                continue
+            now = time.monotonic_ns()
+            if _is_small(value):
+                is_soon = i < last and now - sent_at < _KEEP_NS
+                if is_soon and words.keep(value):
+                    kept.append(value)
+                    continue
+                kept.append(value)
+                self._send_kept(number, i + 1, kept)
             else:
-                value = func(*item)
-            self._is_calling = False
-        except BaseException as error:  # noqa: BLE001
-            self._is_calling = False
-            self._send_error(number, i, error)
-        else:
-            self._send(number, i, value)
+                self._send_kept(number, i, kept)
+                self._send(number, i, value)
+            sent_at = now
+
+    def _send_kept(self, number: int, end: int, kept: list[Any]) -> None:
+        """Send the results of the items before end."""
+        if kept:
+            self._put((*self._head, number, end - len(kept), protocol.RESULTS, kept))
+            kept.clear()
+            self._words.sent()
 
     def _send(self, number: int, i: int, value: Any) -> None:
         try:
-            if type(value) in _SIMPLE:
-                self._put((*self._head, number, i, protocol.RESULT, value))
-            else:
-                self._put((*self._head, number, i, protocol.SEALED, SealedResult(value)))
+            self._put((*self._head, number, i, protocol.SEALED, SealedResult(value)))
         except Exception as error:  # noqa: BLE001  # whatever the object's own pickling raises
             self._send_error(number, i, MaybeEncodingError(error, _Shown(value)), error)
 
@@ -146,6 +174,15 @@ class _Worker:
             self._put((*head, SealedResult(_that_can_be_raised(error))))
         except Exception as why:  # noqa: BLE001  # whatever the exception's own pickling raises
             self._put((*head, SealedResult(MaybeEncodingError(why, _Shown(error)))))
+
+
+def _is_small(value: Any) -> bool:
+    kind = type(value)
+    if kind in _SMALL:
+        return True
+    if kind is int:
+        return bool(-(1 << 62) < value < 1 << 62)
+    return kind in _SMALL_UP_TO and len(value) <= _SMALL_BYTES
 
 
 def _own_bytes() -> int:
