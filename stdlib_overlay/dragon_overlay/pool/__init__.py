@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from multiprocessing import get_context, util
 from multiprocessing import pool as _stock
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from dragon_overlay import cpus
 from dragon_overlay.pool.dispatcher import MAX_FAILURES, Dispatcher, Plan
 from dragon_overlay.pool.jobs import ApplyJob, IMapJob, IMapUnorderedJob, Limits, MapJob
+from dragon_overlay.pool.progress import Progress
 from dragon_overlay.pool.protocol import MAP, STARMAP
 
 __all__ = ["MAX_FAILURES", "DragonPool"]
@@ -161,9 +162,11 @@ class DragonPool(_stock.Pool):
         *,
         timeout: float | None = None,
         retries: int = 0,
+        progress: bool = False,
     ) -> list[Any]:
         """Call func with each item, and wait for the list of results."""
-        job = self.map_async(func, iterable, chunksize, timeout=timeout, retries=retries)
+        options: dict[str, Any] = {"timeout": timeout, "retries": retries, "progress": progress}
+        job = self.map_async(func, iterable, chunksize, **options)
         result: list[Any] = job.get()
         return result
 
@@ -177,6 +180,7 @@ class DragonPool(_stock.Pool):
         *,
         timeout: float | None = None,
         retries: int = 0,
+        progress: bool = False,
     ) -> Any:
         """Call func with each item.
 
@@ -189,6 +193,7 @@ class DragonPool(_stock.Pool):
             error_callback: called with the first exception instead.
             timeout: of each call, see apply_async.
             retries: of each call, see apply_async.
+            progress: say on stderr how far it has come, unless DRAGON_PROGRESS is 0.
 
         Returns:
             an AsyncResult; it is ready when all calls have ended.
@@ -197,8 +202,8 @@ class DragonPool(_stock.Pool):
             ValueError: the pool is not running, or a limit makes no sense.
             Exception: whatever reading the iterable raises.
         """
-        limits = Limits.of(timeout, retries)
-        return self._start_map(func, MAP, iterable, chunksize, callback, error_callback, limits)
+        limits, callbacks = Limits.of(timeout, retries), (callback, error_callback)
+        return self._start_map(func, MAP, iterable, chunksize, callbacks, limits, progress)
 
     def starmap(
         self,
@@ -208,9 +213,11 @@ class DragonPool(_stock.Pool):
         *,
         timeout: float | None = None,
         retries: int = 0,
+        progress: bool = False,
     ) -> list[Any]:
         """Call ``func(*item)`` for each item, and wait for the list of results."""
-        job = self.starmap_async(func, iterable, chunksize, timeout=timeout, retries=retries)
+        options: dict[str, Any] = {"timeout": timeout, "retries": retries, "progress": progress}
+        job = self.starmap_async(func, iterable, chunksize, **options)
         result: list[Any] = job.get()
         return result
 
@@ -224,10 +231,11 @@ class DragonPool(_stock.Pool):
         *,
         timeout: float | None = None,
         retries: int = 0,
+        progress: bool = False,
     ) -> Any:
         """As map_async, with ``func(*item)``."""
-        limits = Limits.of(timeout, retries)
-        return self._start_map(func, STARMAP, iterable, chunksize, callback, error_callback, limits)
+        limits, callbacks = Limits.of(timeout, retries), (callback, error_callback)
+        return self._start_map(func, STARMAP, iterable, chunksize, callbacks, limits, progress)
 
     def _start_map(
         self,
@@ -235,9 +243,9 @@ class DragonPool(_stock.Pool):
         mode: int,
         iterable: Iterable[Any],
         chunksize: int | None,
-        callback: _Callback,
-        error_callback: _Callback,
+        callbacks: tuple[_Callback, _Callback],
         limits: Limits,
+        progress: bool,
     ) -> MapJob:
         self._check_running()  # type: ignore[attr-defined]  # typeshed lacks it
         try:
@@ -246,15 +254,17 @@ class DragonPool(_stock.Pool):
             if not hasattr(iterable, "__len__"):
                 raise
             # The standard library reads such an iterable later, and its error is the result.
-            job = MapJob(self, func, mode, (None,), 1, callback, error_callback)
+            job = MapJob(self, func, mode, (None,), 1, *callbacks)
             self._dispatcher.fail(job, error)
             return job
         if chunksize is None:
             chunksize = -(-len(items) // (self._processes * 4))
         if not items:
             chunksize = 0
-        job = MapJob(self, func, mode, items, chunksize, callback, error_callback)
+        job = MapJob(self, func, mode, items, chunksize, *callbacks)
         job.limits = limits
+        if progress:
+            job.progress = Progress(func, len(items))
         if items and chunksize > 0:
             self._dispatcher.submit(job, len(items))
         return job
@@ -269,6 +279,7 @@ class DragonPool(_stock.Pool):
         *,
         timeout: float | None = None,
         retries: int = 0,
+        progress: bool = False,
         lookahead: int | None = None,
     ) -> Any:
         """Call func with each item; the results come in the order of the items.
@@ -282,6 +293,7 @@ class DragonPool(_stock.Pool):
             chunksize: so many items go to a worker at a time.
             timeout: of each call, see apply_async.
             retries: of each call, see apply_async.
+            progress: say on stderr how far it has come, unless DRAGON_PROGRESS is 0.
             lookahead: at most so many items, and at least one chunk, are read for which the program
                 has not yet taken the result. A program that stops taking results has to terminate
                 the pool: closed, it waits for the rest to be read. None: they are read as workers
@@ -291,7 +303,7 @@ class DragonPool(_stock.Pool):
             ValueError: the pool is not running, chunksize is below 1, or a limit makes no sense.
         """
         limits = Limits.of(timeout, retries, lookahead)
-        return self._start_imap(IMapJob, func, iterable, chunksize, limits)
+        return self._start_imap(IMapJob, func, iterable, chunksize, limits, progress)
 
     def imap_unordered(
         self,
@@ -301,19 +313,29 @@ class DragonPool(_stock.Pool):
         *,
         timeout: float | None = None,
         retries: int = 0,
+        progress: bool = False,
         lookahead: int | None = None,
     ) -> Any:
         """As imap, with the results in the order in which they come."""
         limits = Limits.of(timeout, retries, lookahead)
-        return self._start_imap(IMapUnorderedJob, func, iterable, chunksize, limits)
+        return self._start_imap(IMapUnorderedJob, func, iterable, chunksize, limits, progress)
 
     def _start_imap(
-        self, kind: Any, func: Any, iterable: Iterable[Any], chunksize: int, limits: Limits
+        self,
+        kind: Any,
+        func: Any,
+        iterable: Iterable[Any],
+        chunksize: int,
+        limits: Limits,
+        progress: bool,
     ) -> Any:
         self._check_running()  # type: ignore[attr-defined]  # typeshed lacks it
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize!r}")
         job = kind(self, func, MAP, chunksize, limits)
+        if progress:
+            n_all = len(iterable) if isinstance(iterable, Sized) else None
+            job.progress = Progress(func, n_all)
         self._dispatcher.expect(job)
         reader = threading.Thread(
             target=_read,

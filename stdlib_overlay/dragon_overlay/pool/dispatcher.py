@@ -235,8 +235,10 @@ class Dispatcher:
         """
         if not job.is_over:
             if error is not None:
-                job.answer(n_items, False, error)
+                self._answer(job, n_items, protocol.FAILED_HERE, error)
                 n_items += 1
+            if job.progress is not None:
+                job.progress.expect(n_items)
             job._set_length(n_items)
 
     def _kill(self, job: Job, index: int) -> None:
@@ -311,6 +313,8 @@ class Dispatcher:
         error.__cause__ = why
         for job in list(self.jobs.values()):
             try:
+                if job.progress is not None:
+                    job.progress.close()
                 job.abandon(error)
             except Exception:  # noqa: BLE001  # the others must not wait for ever
                 traceback.print_exc()
@@ -512,6 +516,9 @@ def _run_callbacks(answers: Any, results: Channel) -> None:
 
 def _tell(job: Job, index: int, kind: int, *rest: Any) -> None:
     """Answer a job with what has come for the call of an index, or for those from it on."""
+    n = len(rest[0]) if kind == protocol.RESULTS else 1
+    if job.progress is not None:
+        job.progress.add(n)  # before the program is told, and says something itself
     if kind == protocol.RESULTS:
         job.answer_all(index, rest[0])
     else:

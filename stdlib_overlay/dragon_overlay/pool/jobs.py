@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import pool as _stock
 from typing import Any, NamedTuple
 
+from dragon_overlay.pool.progress import Progress
 from dragon_overlay.pool.protocol import APPLY
 
 _Callback = Callable[[Any], object] | None
@@ -57,6 +58,7 @@ class Job:
     items: Any  # index -> item, of those that have no answer
     chunksize: int  # items of a task
     has_callbacks = False
+    progress: Progress | None = None
     limits: Limits
 
     def describe(self, func: Any, mode: int, items: Any, chunksize: int) -> None:
@@ -88,7 +90,7 @@ class Job:
 
     def runs_callbacks(self, index: int) -> bool:
         """Whether the program's code may run in an answer."""
-        return self.has_callbacks
+        return self.has_callbacks or self.progress is not None
 
     def abandon(self, error: Exception) -> None:
         """No answer will come: who waits gets the error. No callback is run."""
