@@ -52,6 +52,13 @@ def die_with(*args: Any, **kwargs: Any) -> None:
     die("SIGKILL")
 
 
+def queue_with(x: Any) -> Any:
+    """A queue that this process forgets."""
+    queue = multiprocessing.get_context("dragon").Queue()
+    queue.put(x)
+    return queue
+
+
 class DiesWhilePickled:
     def __reduce__(self) -> Any:
         die("SIGKILL")

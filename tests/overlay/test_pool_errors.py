@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from children import Refuses, RefusesToArrive, add, own_pid, square
-from overlay_support import until
+from overlay_support import n_blocks, until
 from pool_children import (
     Unusual,
     bad_repr,
@@ -21,6 +21,7 @@ from pool_children import (
     leave,
     pass_gate,
     pools_in_pools,
+    queue_with,
     raise_one_that_does_not_arrive,
     raise_one_that_does_not_leave,
     raise_unusual,
@@ -80,6 +81,16 @@ def test_a_result_that_can_be_neither_pickled_nor_shown_is_an_error(shared_pool:
         shared_pool.apply(bad_repr, (1,))
     with pytest.raises(stock.MaybeEncodingError, match="refuses to be pickled"):
         shared_pool.apply(Refuses)
+
+
+def test_a_result_that_is_an_object_of_the_runtime_arrives_and_lives(shared_pool: Any) -> None:
+    start = n_blocks()
+    for x in range(20):
+        assert shared_pool.apply(queue_with, (x,)).get(timeout=20) == x
+    call = shared_pool.map_async(queue_with, range(10), 5, callback=lambda queues: None)
+    assert [queue.get(timeout=20) for queue in call.get(20)] == list(range(10))
+    del call
+    assert until(lambda: n_blocks() <= start + 10)
 
 
 def test_an_argument_that_cannot_be_unpickled_is_an_error_of_its_calls(shared_pool: Any) -> None:

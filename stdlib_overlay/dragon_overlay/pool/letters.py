@@ -1,9 +1,11 @@
 """Letters: objects that are pickled apart from the message that carries them.
 
 What cannot be unpickled, whatever the reason, must not take the message along, which says whose it
-is. So the object goes as bytes, and the receiver opens it when it knows what to do with an error.
-Large buffers still travel out of band, and what the object uses of the runtime is counted for the
-message.
+is. So the object goes as bytes in the message. Large buffers still travel out of band.
+
+What an object uses of the runtime is the message's until that has been unpickled (docs/objects.md).
+A task is opened later, by a worker that has said so; what it uses is kept by the pool until its
+calls have ended. A result is opened with its message: nobody else may have what it uses.
 """
 
 from __future__ import annotations
@@ -35,12 +37,12 @@ class Sealed:
 
 
 class SealedResult(Sealed):
-    """A result on its way back: pickled as the standard library does, never by value."""
+    """A result on its way back: pickled as the standard library does; it arrives as Arrived."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         file, buffers = io.BytesIO(), list[Any]()
         by_value.dump_by_name(self._obj, file, buffers.append)
-        return Letter, (PickleBuffer(file.getbuffer()), buffers)
+        return _arrive, (PickleBuffer(file.getbuffer()), buffers)
 
 
 class Letter:
@@ -53,6 +55,27 @@ class Letter:
     def open(self) -> Any:
         """The object; once, as its buffers are views of the message. Raises whatever that does."""
         return loads(self._data, buffers=self._buffers)
+
+
+class Arrived:
+    """A result that was unpickled with its message, or the error of that."""
+
+    def __init__(self, obj: Any, error: BaseException | None) -> None:
+        self._obj = obj
+        self._error = error
+
+    def open(self) -> Any:
+        """The object. Raises what unpickling it has raised."""
+        if self._error is not None:
+            raise self._error
+        return self._obj
+
+
+def _arrive(data: Any, buffers: list[Any]) -> Arrived:
+    try:
+        return Arrived(loads(data, buffers=buffers), None)
+    except BaseException as error:  # noqa: BLE001  # whatever the object's own unpickling raises
+        return Arrived(None, error)
 
 
 def put_task(inbox: Any, header: tuple[Any, ...], task: Any) -> None:

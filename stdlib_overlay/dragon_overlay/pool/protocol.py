@@ -27,8 +27,8 @@ STARMAP = 2  # func(*item)
 READY = 0  # can be given tasks
 NOT_READY = 1  # text: the traceback of what ends it before it is ready
 RESULTS = 2  # a list: the objects of this item and those behind it
-SEALED = 3  # Letter of the object
-ERROR = 4  # text: the traceback; Letter of the exception
+SEALED = 3  # the object, Arrived
+ERROR = 4  # text: the traceback; the exception, Arrived
 
 # ---- kinds of messages from the pool's own threads ----
 
