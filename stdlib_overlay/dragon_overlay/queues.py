@@ -139,6 +139,8 @@ class Queue(_dragon.Queue, _Ends, _stock.Queue):  # type: ignore[type-arg]
 class JoinableQueue(Queue, _stock.JoinableQueue):  # type: ignore[type-arg]
     """``multiprocessing.JoinableQueue``: a Queue whose objects are counted until done."""
 
+    # Its own, as `inspect.signature` would take that of the stock class (dispatch.py) otherwise.
+    __init__ = Queue.__init__
     task_done = _dragon.Queue._task_done
     join = _dragon.Queue._join
 
