@@ -16,6 +16,9 @@
 
 #define ROOT_MAGIC UINT64_C(0x31304e4f47415244) /* "DRAGON01" */
 #define DEFAULT_POOL_NUMBER 1
+/* A copy says that it is there as soon as it runs. One that is held up for longer than this
+ * may have no objects, if this process ends meanwhile. */
+#define AWAIT_COPY_NS (2 * DRAGON_NS_PER_S)
 #define SMALLEST_POOL_BYTES (UINT64_C(16) << 20)
 
 /* At the root of a node's default pool. Written by the head before anybody
@@ -476,7 +479,11 @@ int dragon_node_before_fork(struct dragon_node *node, uint32_t *holder_out)
 
 void dragon_node_after_fork(struct dragon_node *node)
 {
+    uint32_t slot = node->copy_slot;
+
     node->copy_slot = DRAGON_NODE_NO_SLOT;
+    if (slot != DRAGON_NODE_NO_SLOT)
+        (void)dragon_table_await_copy(&node->table, slot, dragon_deadline_after_ns(AWAIT_COPY_NS));
 }
 
 int dragon_node_holder(struct dragon_node *node, uint32_t *holder_out)

@@ -113,12 +113,14 @@ int dragon_node_follow(struct dragon_node *node, int32_t pid);
 /* Before this thread forks: the copy will be DRAGON_HOLDER_FIRST_SLOT + its slot, and what
  * the caller opens in that name until the fork is the copy's; the first thing that the
  * copy does is to make the slot its own (dragon_node_slot there; DRAGON_NODE_NO_SLOT: its
- * parent was killed meanwhile, and it has none of that). -EAGAIN: the table is full. A fork
+ * parent was killed before that, and it has none of that). -EAGAIN: the table is full. A fork
  * that fails, and a copy that is killed in those microseconds, keep theirs in use until this
  * process ends. One thread at a time. */
 int dragon_node_before_fork(struct dragon_node *node, uint32_t *holder_out);
 
-/* After it, in this process. */
+/* After it, in this process, before anything that the copy may outlive: waits until that
+ * has made its slot its own, usually less than a millisecond; 2 s at the most, if it is
+ * stopped, or was killed, or the fork failed, and there are other children. */
 void dragon_node_after_fork(struct dragon_node *node);
 
 /* ---- pollers: a file descriptor that is readable while a channel has messages ---- */

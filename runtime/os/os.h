@@ -129,6 +129,9 @@ int dragon_os_start_time(int32_t pid, uint64_t *ticks_out);
 /* False if there is no process of that pid. A zombie is one. */
 bool dragon_os_is_alive(int32_t pid);
 
+/* False if the calling process has no child, alive or zombie. */
+bool dragon_os_has_children(void);
+
 /* A descriptor that is readable once the process has ended. -ESRCH: there is none of
  * that pid. */
 int dragon_os_pidfd_open(int32_t pid, int *fd_out);

@@ -24,6 +24,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -387,6 +388,13 @@ int dragon_os_start_time(int32_t pid, uint64_t *ticks_out)
 bool dragon_os_is_alive(int32_t pid)
 {
     return kill(pid, 0) == 0 || errno != ESRCH;
+}
+
+bool dragon_os_has_children(void)
+{
+    siginfo_t ended;
+
+    return waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 || errno != ECHILD;
 }
 
 int dragon_os_pidfd_open(int32_t pid, int *fd_out)

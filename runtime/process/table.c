@@ -1,5 +1,6 @@
 #include "process/table.h"
 
+#include "base/deadline.h"
 #include "base/error.h"
 #include "channel/in_flight.h"
 #include "memory/pool.h"
@@ -9,6 +10,9 @@
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
+
+/* Between two looks whether a copy is still there that has not said so. */
+#define LOOK_FOR_COPY_NS (DRAGON_NS_PER_S / 100)
 
 /* Segment n, from 0 on, has the slots 16 << n up to 32 << n. */
 static uint32_t segment_first(uint32_t segment)
@@ -334,8 +338,24 @@ bool dragon_table_become(struct dragon_table *table, uint32_t slot, int32_t pid,
 
     if (!dragon_replace(&s->state_and_pid, &forking, pair_of(DRAGON_TABLE_ALIVE, pid)))
         return false;
+    (void)dragon_os_futex_wake(&s->state, 1); /* the parent, in dragon_table_await_copy */
     dragon_poke(&s->start_ticks, start_ticks);
     dragon_table_unwatch(table, slot);
+    return true;
+}
+
+bool dragon_table_await_copy(struct dragon_table *table, uint32_t slot, int64_t deadline_ns)
+{
+    struct dragon_table_slot *s = dragon_table_claimed(table, slot);
+
+    while (dragon_observe(&s->state) == DRAGON_TABLE_FORKING) {
+        int64_t look_ns = dragon_deadline_after_ns(LOOK_FOR_COPY_NS);
+
+        if (!dragon_os_has_children() || dragon_deadline_passed(deadline_ns))
+            return dragon_observe(&s->state) != DRAGON_TABLE_FORKING;
+        (void)dragon_os_futex_wait(&s->state, DRAGON_TABLE_FORKING,
+                                   dragon_deadline_earlier(look_ns, deadline_ns));
+    }
     return true;
 }
 

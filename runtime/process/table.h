@@ -15,9 +15,10 @@
  * not alive: the next claim takes it.
  *
  * Before a process forks it claims a slot for its copy, which makes that its own by one
- * swap, of state and pid. Who sweeps the parent before that swaps it to DEAD: then the
- * copy has no slot, and nothing that was opened in its name. A copy that dies before
- * the swap leaves the slot to the sweep of its parent.
+ * swap, of state and pid; the parent waits for that before it goes on, so that whatever it
+ * does next (it may end) finds a copy that stands for itself. Who sweeps the parent before that
+ * swaps it to DEAD: then the copy has no slot, and nothing that was opened in its name. A copy that
+ * dies before the swap leaves the slot to the sweep of its parent.
  *
  * The supervisor of a process watches those that it has started. Forked copies, and
  * processes whose parent has left, are nobody's: has_unwatched tells the head to watch
@@ -109,6 +110,11 @@ int dragon_table_claim_for_copy(struct dragon_table *table, uint32_t parent, uin
  * ended. */
 bool dragon_table_become(struct dragon_table *table, uint32_t slot, int32_t pid,
                          uint64_t start_ticks);
+
+/* In the parent, after the fork: wait until the copy has made that slot its own. False: it
+ * has not by deadline_ns, or this process has no child at all, so the fork failed or the
+ * copy is dead. */
+bool dragon_table_await_copy(struct dragon_table *table, uint32_t slot, int64_t deadline_ns);
 
 /* A process is about to leave: others watch the processes that it has started, and what it
  * claimed for copies is given back. */

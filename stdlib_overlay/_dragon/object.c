@@ -270,8 +270,11 @@ static PyObject *after_fork_in_parent(PyObject *Py_UNUSED(module), PyObject *Py_
 {
     struct dragon_node *node = first_open ? dragon_node_if_open() : NULL;
 
-    if (node)
+    if (node) {
+        Py_BEGIN_ALLOW_THREADS
         dragon_node_after_fork(node);
+        Py_END_ALLOW_THREADS
+    }
     Py_RETURN_NONE;
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy
 import pytest
-from children import put_all, square
+from children import become_a_daemon, put_all, square
 from overlay_support import Outcome, n_blocks, until
 
 
@@ -152,6 +152,17 @@ if __name__ == "__main__":
         print(pool.map(abs, [-1, -2]), p.exitcode)
 """
     assert run(text) == ("stock 1\n[1, 2] 0\n", "", 0)
+
+
+def test_a_copy_keeps_the_objects_when_its_parent_ends_at_once(dragon: BaseContext) -> None:
+    q = dragon.Queue()
+    children = [dragon.Process(target=become_a_daemon, args=(q,)) for _ in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    assert [q.get(timeout=20) for _ in children] == [[42], [42], [42]]
 
 
 def test_dragon_queues_work_in_forked_processes_of_multiprocessing(dragon: BaseContext) -> None:

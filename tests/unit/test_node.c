@@ -372,6 +372,28 @@ Test(node, a_copy_is_who_was_promised_and_the_head_notices_its_death)
     cr_assert(becomes_true(has_none, pool));
 }
 
+static void hold_up_the_copy(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 100 * 1000 * 1000}, NULL);
+}
+
+Test(node, a_fork_is_over_when_the_copy_stands_for_itself_and_its_parent_may_end)
+{
+    struct dragon_table_slot *slot;
+    struct dragon_node *node;
+    pid_t child;
+
+    cr_assert_eq(pthread_atfork(NULL, NULL, hold_up_the_copy), 0); /* it runs before the node's */
+    node = open_node(&quiet_node);
+    cr_assert_eq(dragon_node_before_fork(node, &promised), 0);
+    child = child_start(die_as_promised, node);
+    dragon_node_after_fork(node);
+    slot = dragon_table_claimed(&node->table, promised - DRAGON_HOLDER_FIRST_SLOT);
+    cr_assert_eq(slot->state, DRAGON_TABLE_ALIVE);
+    cr_assert_eq(slot->pid, child);
+    cr_assert_eq(child_result(child), 256 + SIGKILL);
+}
+
 static int be_somebody_else(void *node)
 {
     return dragon_peek(dragon_node_slot(node)) == DRAGON_NODE_NO_SLOT ? 0 : 1;

@@ -383,6 +383,32 @@ Test(table, a_copy_makes_the_slot_that_its_parent_claimed_its_own)
     cr_assert_not(dragon_table_become(&table, copy, pid, 5), "only once");
 }
 
+Test(table, who_has_no_child_does_not_wait_for_a_copy)
+{
+    uint32_t copy = claim_for_copy(claim());
+
+    cr_assert_not(dragon_table_await_copy(&table, copy, DRAGON_FOREVER));
+    cr_assert(dragon_table_become(&table, copy, dead_pid(), 5));
+    cr_assert(dragon_table_await_copy(&table, copy, DRAGON_FOREVER));
+}
+
+static int pause_for_ever(void *unused)
+{
+    (void)unused;
+    pause();
+    return 0;
+}
+
+Test(table, a_copy_that_does_not_come_is_waited_for_until_the_deadline)
+{
+    uint32_t copy = claim_for_copy(claim());
+    pid_t other = child_start(pause_for_ever, NULL);
+
+    cr_assert_not(
+        dragon_table_await_copy(&table, copy, dragon_deadline_after_ns(TEST_SECOND / 20)));
+    cr_assert_eq(child_kill(other), 256 + SIGKILL);
+}
+
 Test(table, the_sweep_of_a_parent_takes_what_was_claimed_for_a_copy_that_never_came)
 {
     uint32_t parent = claim(), copy = claim_for_copy(parent);
