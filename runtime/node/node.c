@@ -102,6 +102,10 @@ int dragon_node_error(void)
 
 /* ---- fork ---- */
 
+/* The slot that this thread has claimed for the copy that it is about to fork. Of the
+ * thread, as several may be between the two halves at once, and each has a copy of its own. */
+static _Thread_local uint32_t copy_slot = DRAGON_NODE_NO_SLOT;
+
 /* A fork in the middle of the opening would copy half a node. */
 static void before_fork(void)
 {
@@ -111,16 +115,15 @@ static void before_fork(void)
         wait_until_opened(node);
 }
 
-/* The slot that the parent has claimed for the copy, if this is that copy. */
+/* Take the slot that was claimed for this copy. */
 static void become_copy(struct dragon_node *node)
 {
-    uint32_t slot = node->copy_slot;
-    bool is_mine = slot != DRAGON_NODE_NO_SLOT && pthread_equal(node->forker, pthread_self());
+    uint32_t slot = copy_slot;
 
-    node->copy_slot = DRAGON_NODE_NO_SLOT;
+    copy_slot = DRAGON_NODE_NO_SLOT;
     dragon_publish(&node->slot, DRAGON_NODE_NO_SLOT);
     node->start_ticks = 0;
-    if (!is_mine)
+    if (slot == DRAGON_NODE_NO_SLOT)
         return;
     (void)dragon_os_start_time(dragon_os_pid(), &node->start_ticks); /* else: not said */
     if (dragon_table_become(&node->table, slot, dragon_os_pid(), node->start_ticks))
@@ -343,7 +346,6 @@ static struct dragon_node *new_node(const struct dragon_node_options *options)
     pthread_mutex_init(&node->mutex, NULL);
     pthread_mutex_init(&node->pollers_mutex, NULL);
     dragon_poke(&node->slot, DRAGON_NODE_NO_SLOT);
-    node->copy_slot = DRAGON_NODE_NO_SLOT;
     node->epoll_fd = -1;
     node->options = *options;
     node->memory_work = &node->own_memory_work;
@@ -459,7 +461,7 @@ static int claim_slot_locked(struct dragon_node *node)
     return dragon_error_trace(r);
 }
 
-int dragon_node_before_fork(struct dragon_node *node, uint32_t *holder_out)
+int dragon_node_before_fork(struct dragon_node *node, struct dragon_node_fork *fork)
 {
     uint32_t holder, slot;
     int r = dragon_node_holder(node, &holder);
@@ -471,19 +473,16 @@ int dragon_node_before_fork(struct dragon_node *node, uint32_t *holder_out)
     if (r != 0)
         return dragon_error_trace(r);
     dragon_poke(&node->has_children, 1);
-    node->forker = pthread_self();
-    node->copy_slot = slot;
-    *holder_out = DRAGON_HOLDER_FIRST_SLOT + slot;
+    *fork = (struct dragon_node_fork){DRAGON_HOLDER_FIRST_SLOT + slot, copy_slot};
+    copy_slot = slot;
     return 0;
 }
 
-void dragon_node_after_fork(struct dragon_node *node)
+void dragon_node_after_fork(struct dragon_node *node, const struct dragon_node_fork *fork)
 {
-    uint32_t slot = node->copy_slot;
-
-    node->copy_slot = DRAGON_NODE_NO_SLOT;
-    if (slot != DRAGON_NODE_NO_SLOT)
-        (void)dragon_table_await_copy(&node->table, slot, dragon_deadline_after_ns(AWAIT_COPY_NS));
+    copy_slot = fork->outer_slot;
+    (void)dragon_table_await_copy(&node->table, fork->holder - DRAGON_HOLDER_FIRST_SLOT,
+                                  dragon_deadline_after_ns(AWAIT_COPY_NS));
 }
 
 int dragon_node_holder(struct dragon_node *node, uint32_t *holder_out)

@@ -110,18 +110,26 @@ int dragon_node_follow(struct dragon_node *node, int32_t pid);
 
 /* ---- forking ---- */
 
-/* Before this thread forks: the copy will be DRAGON_HOLDER_FIRST_SLOT + its slot, and what
+/* A fork of the calling thread, between its two halves. */
+struct dragon_node_fork {
+    uint32_t holder; /* that the copy will be */
+    /* private */
+    uint32_t outer_slot; /* of the fork that this one came in the middle of */
+};
+
+/* Before this thread forks: the copy will be fork->holder, and what
  * the caller opens in that name until the fork is the copy's; the first thing that the
  * copy does is to make the slot its own (dragon_node_slot there; DRAGON_NODE_NO_SLOT: its
  * parent was killed before that, and it has none of that). -EAGAIN: the table is full. A fork
  * that fails, and a copy that is killed in those microseconds, keep theirs in use until this
- * process ends. One thread at a time. */
-int dragon_node_before_fork(struct dragon_node *node, uint32_t *holder_out);
+ * process ends. Several threads may be here at once; forks of one thread nest (a signal
+ * handler that forks). */
+int dragon_node_before_fork(struct dragon_node *node, struct dragon_node_fork *fork);
 
 /* After it, in this process, before anything that the copy may outlive: waits until that
  * has made its slot its own, usually less than a millisecond; 2 s at the most, if it is
  * stopped, or was killed, or the fork failed, and there are other children. */
-void dragon_node_after_fork(struct dragon_node *node);
+void dragon_node_after_fork(struct dragon_node *node, const struct dragon_node_fork *fork);
 
 /* ---- pollers: a file descriptor that is readable while a channel has messages ---- */
 

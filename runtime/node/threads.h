@@ -58,9 +58,6 @@ struct dragon_node {
     /* Supervisor. The epoll descriptor is close-on-exec. */
     int epoll_fd;
 
-    /* Between the two halves of dragon_node_before_fork: the copy's slot, and the thread. */
-    uint32_t copy_slot;
-    pthread_t forker;
     _Atomic uint32_t has_children; /* that it watches or has forked */
 
     /* Pollers, by doorbell bit. Guarded by pollers_mutex. */

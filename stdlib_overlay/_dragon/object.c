@@ -99,7 +99,7 @@ int dragon_py_object_create_in(struct dragon_py_object *self, struct dragon_pool
         return raise_failure(self, pool, state_bytes, r, what);
     self->object = object;
     self->fini = fini;
-    self->is_copied = false;
+    self->copied_by = 0;
     enlist(self);
     return 0;
 }
@@ -135,7 +135,7 @@ int dragon_py_object_attach_in(struct dragon_py_object *self, struct dragon_pool
         return raise_failure(self, pool, state_bytes, r, what);
     }
     self->fini = fini;
-    self->is_copied = false;
+    self->copied_by = 0;
     enlist(self);
     return 0;
 }
@@ -245,41 +245,98 @@ static uint32_t copys_holder(const struct dragon_object *object, struct dragon_p
     return object->pool == nodes ? holder : DRAGON_HOLDER_SHARED;
 }
 
-/* Before a fork: the uses that the copies in the child will hold. Without a slot for it,
- * the child will have no object of the node's pool. */
-static PyObject *before_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+/*
+ * A fork, from the handler before it to the one after it. Handlers of others run in
+ * between, so other threads may begin a fork as well, and a signal handler of this thread.
+ * A lock is no way out: those handlers may wait for a thread that wants to fork. So each
+ * fork has a bit of its own in the objects. Guarded by the GIL.
+ */
+struct copying {
+    struct dragon_node_fork fork; /* holder: 0: the copy has no slot */
+    uint64_t bit;                 /* 0: more than 64 at once */
+    struct copying *outer;        /* of this thread, that this one came in the middle of */
+};
+
+static uint64_t bits_in_use;
+static _Thread_local struct copying *innermost;
+
+static uint64_t take_bit(void)
+{
+    uint64_t bit = ~bits_in_use & (bits_in_use + 1);
+
+    bits_in_use |= bit;
+    return bit;
+}
+
+/* Take the uses that the copy will hold. Without a slot for it, it will have no object of
+ * the node's pool. */
+static void keep_for_copy(struct copying *copying)
 {
     struct dragon_node *node = first_open ? dragon_node_if_open() : NULL;
     struct dragon_pool *nodes = node ? dragon_node_pool(node) : NULL;
-    uint32_t holder = 0;
 
-    if (node && dragon_node_before_fork(node, &holder) < 0)
-        holder = 0;
+    if (node && dragon_node_before_fork(node, &copying->fork) < 0)
+        copying->fork.holder = 0;
     for (struct dragon_py_object *o = first_open; o; o = o->next) {
-        uint32_t copys = copys_holder(&o->object, nodes, holder);
+        uint32_t copys = copys_holder(&o->object, nodes, copying->fork.holder);
 
-        o->is_copied = copys != 0 && dragon_object_keep(&o->object, copys) == 0;
+        if (copys != 0 && dragon_object_keep(&o->object, copys) == 0)
+            o->copied_by |= copying->bit;
+        else
+            o->copied_by &= ~copying->bit;
     }
-    dragon_py_exports_before_fork(holder);
+}
+
+static void prepare(struct copying *copying)
+{
+    copying->fork.holder = 0;
+    if (copying->bit != 0)
+        keep_for_copy(copying);
+    dragon_py_exports_before_fork(copying->fork.holder);
+}
+
+static PyObject *before_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    struct copying *copying = PyMem_RawCalloc(1, sizeof *copying);
+
+    if (!copying)
+        return PyErr_NoMemory(); /* reported; the copy has no objects */
+    copying->bit = take_bit();
+    copying->outer = innermost;
+    innermost = copying;
+    prepare(copying);
     dragon_py_block_before_fork();
     dragon_py_allocation_before_fork();
     Py_RETURN_NONE;
 }
 
+/* The innermost fork of this thread is over. */
+static void end_copying(void)
+{
+    struct copying *copying = innermost;
+
+    innermost = copying->outer;
+    bits_in_use &= ~copying->bit;
+    PyMem_RawFree(copying);
+}
+
 static PyObject *after_fork_in_parent(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 {
-    struct dragon_node *node = first_open ? dragon_node_if_open() : NULL;
+    struct dragon_node *node = dragon_node_if_open();
+    struct copying *copying = innermost;
 
-    if (node) {
+    if (copying && copying->fork.holder != 0 && node) {
         Py_BEGIN_ALLOW_THREADS
-        dragon_node_after_fork(node);
+        dragon_node_after_fork(node, &copying->fork);
         Py_END_ALLOW_THREADS
     }
+    if (copying)
+        end_copying();
     Py_RETURN_NONE;
 }
 
 /* What could not be taken for this copy is not initialised here. */
-static PyObject *after_fork_in_child(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+static void keep_copied(uint64_t bit)
 {
     struct dragon_node *node = first_open ? dragon_node_if_open() : NULL;
     struct dragon_pool *nodes = node ? dragon_node_pool(node) : NULL;
@@ -290,12 +347,28 @@ static PyObject *after_fork_in_child(PyObject *Py_UNUSED(module), PyObject *Py_U
     for (struct dragon_py_object *o = first_open; o; o = next) {
         next = o->next;
         o->object.holder = copys_holder(&o->object, nodes, holder);
-        if (o->object.holder != 0 && o->is_copied)
+        if (o->object.holder != 0 && o->copied_by & bit)
             continue;
         delist(o);
         o->object.state = NULL;
     }
     dragon_py_exports_after_fork(holder);
+}
+
+/* Forks of other threads are not this process's. The one that this came in the middle of
+ * goes on here, too, as a fork of this process. */
+static PyObject *after_fork_in_child(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    keep_copied(innermost ? innermost->bit : 0);
+    if (innermost)
+        end_copying();
+    bits_in_use = 0;
+    for (struct copying *c = innermost; c; c = c->outer) {
+        bits_in_use |= c->bit;
+        c->fork.holder = 0;
+    }
+    if (innermost)
+        prepare(innermost);
     Py_RETURN_NONE;
 }
 

@@ -20,7 +20,7 @@ struct dragon_py_object {
     dragon_object_fini fini;
     struct dragon_py_object *next; /* all open ones of this process, for fork */
     struct dragon_py_object *previous;
-    bool is_copied; /* from before a fork on: the copy has a use */
+    uint64_t copied_by; /* bits of forks under way, whose copy has a use */
     PyObject *weak_references;
 };
 

@@ -88,12 +88,12 @@ def put_all(target: Any, items: Any) -> None:
 def become_a_daemon(results: Any) -> None:
     """End at once and leave a copy, which uses objects from before the fork."""
     context = multiprocessing.get_context("dragon")
-    arrays = [context.RawArray("i", [42]) for _ in range(50)]
+    locks = [context.Lock() for _ in range(50)]
     if os.fork():
         return
     status = 1
     try:
-        results.put(list(arrays[-1]))
+        results.put(locks[-1].acquire(block=False))
         status = 0
     finally:
         os._exit(status)

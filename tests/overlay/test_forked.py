@@ -162,7 +162,7 @@ def test_a_copy_keeps_the_objects_when_its_parent_ends_at_once(dragon: BaseConte
     for child in children:
         child.join()
         assert child.exitcode == 0
-    assert [q.get(timeout=20) for _ in children] == [[42], [42], [42]]
+    assert [q.get(timeout=20) for _ in children] == [True, True, True]
 
 
 def test_dragon_queues_work_in_forked_processes_of_multiprocessing(dragon: BaseContext) -> None:
@@ -209,6 +209,77 @@ for t in threads:
 print(bad)
 """
     assert run(text) == ("0\n", "", 0)
+
+
+def test_threads_that_fork_at_once_all_have_copies_with_objects(
+    run: Callable[..., Outcome],
+) -> None:
+    text = """
+import os, sys, threading
+between = threading.Barrier(3)
+assert "_dragon" not in sys.modules  # so that this handler runs after the runtime's
+os.register_at_fork(before=lambda: between.wait(20))
+import multiprocessing
+event = multiprocessing.get_context("dragon").Event()
+statuses = []
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = event.is_set()
+        finally:
+            os._exit(status)
+    statuses.append(os.waitpid(pid, 0)[1])
+threads = [threading.Thread(target=fork) for _ in range(3)]
+for t in threads:
+    t.start()
+for t in threads:
+    t.join()
+print(statuses)
+"""
+    assert run(text) == ("[0, 0, 0]\n", "", 0)
+
+
+def test_a_signal_handler_can_fork_in_the_middle_of_a_fork(run: Callable[..., Outcome]) -> None:
+    text = """
+import os, signal, sys
+statuses = []
+def in_the_middle():
+    if not statuses:
+        statuses.append(None)
+        signal.raise_signal(signal.SIGUSR1)
+assert "_dragon" not in sys.modules  # so that this handler runs after the runtime's
+os.register_at_fork(before=in_the_middle)
+import multiprocessing
+lock = multiprocessing.get_context("dragon").Lock()
+def status_of_copy():
+    pid = os.fork()
+    if pid == 0:
+        return None
+    return os.waitpid(pid, 0)[1]
+def fork(*args):
+    global is_inner
+    status = status_of_copy()
+    is_inner = status is None  # the rest of the outer fork runs in this copy, too
+    statuses.append(status)
+is_inner = False
+signal.signal(signal.SIGUSR1, fork)
+status = status_of_copy()
+if status is None:
+    used = 1
+    try:
+        with lock:
+            used = 0
+    finally:
+        os._exit(used)
+if is_inner:
+    with lock:
+        pass
+    os._exit(status)
+print(statuses, status)
+"""
+    assert run(text) == ("[None, 0] 0\n", "", 0)
 
 
 def test_subprocess_with_preexec_fn_leaves_the_queues_alone(dragon: BaseContext) -> None:

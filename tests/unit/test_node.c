@@ -337,11 +337,11 @@ Test(node, a_forked_copy_has_a_slot_of_its_own_and_gives_it_back)
 
 /* ---- uses of copies ---- */
 
-static uint32_t promised; /* the holder that the copy will be */
+static struct dragon_node_fork promise; /* who the copy will be */
 
 static int die_as_promised(void *node)
 {
-    if (dragon_peek(dragon_node_slot(node)) + DRAGON_HOLDER_FIRST_SLOT != promised)
+    if (dragon_peek(dragon_node_slot(node)) + DRAGON_HOLDER_FIRST_SLOT != promise.holder)
         return 1;
     kill(getpid(), SIGKILL);
     return 2;
@@ -349,7 +349,7 @@ static int die_as_promised(void *node)
 
 static bool has_blocks_of_the_promised(void *pool)
 {
-    return dragon_pool_has_blocks_of(pool, promised);
+    return dragon_pool_has_blocks_of(pool, promise.holder);
 }
 
 static bool has_none(void *pool)
@@ -364,10 +364,10 @@ Test(node, a_copy_is_who_was_promised_and_the_head_notices_its_death)
     struct dragon_handle handle;
     pid_t child;
 
-    cr_assert_eq(dragon_node_before_fork(node, &promised), 0);
-    cr_assert_eq(dragon_pool_alloc(pool, 100, promised, &handle), 0);
+    cr_assert_eq(dragon_node_before_fork(node, &promise), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, 100, promise.holder, &handle), 0);
     child = child_start(die_as_promised, node);
-    dragon_node_after_fork(node);
+    dragon_node_after_fork(node, &promise);
     cr_assert_eq(child_result(child), 256 + SIGKILL);
     cr_assert(becomes_true(has_none, pool));
 }
@@ -385,10 +385,10 @@ Test(node, a_fork_is_over_when_the_copy_stands_for_itself_and_its_parent_may_end
 
     cr_assert_eq(pthread_atfork(NULL, NULL, hold_up_the_copy), 0); /* it runs before the node's */
     node = open_node(&quiet_node);
-    cr_assert_eq(dragon_node_before_fork(node, &promised), 0);
+    cr_assert_eq(dragon_node_before_fork(node, &promise), 0);
     child = child_start(die_as_promised, node);
-    dragon_node_after_fork(node);
-    slot = dragon_table_claimed(&node->table, promised - DRAGON_HOLDER_FIRST_SLOT);
+    dragon_node_after_fork(node, &promise);
+    slot = dragon_table_claimed(&node->table, promise.holder - DRAGON_HOLDER_FIRST_SLOT);
     cr_assert_eq(slot->state, DRAGON_TABLE_ALIVE);
     cr_assert_eq(slot->pid, child);
     cr_assert_eq(child_result(child), 256 + SIGKILL);
@@ -410,11 +410,76 @@ Test(node, what_another_thread_forks_is_not_the_copy_that_was_promised)
     pthread_t thread;
     void *result;
 
-    cr_assert_eq(dragon_node_before_fork(node, &promised), 0);
+    cr_assert_eq(dragon_node_before_fork(node, &promise), 0);
     pthread_create(&thread, NULL, fork_in_a_thread, node);
     pthread_join(thread, &result);
-    dragon_node_after_fork(node);
+    dragon_node_after_fork(node, &promise);
     cr_assert_null(result);
+}
+
+struct fork_of_a_thread {
+    struct dragon_node *node;
+    pthread_barrier_t *between;
+    int result;
+};
+
+static int be_the_one_of(void *fork)
+{
+    struct dragon_node *node = dragon_node_current();
+
+    return dragon_peek(dragon_node_slot(node)) + DRAGON_HOLDER_FIRST_SLOT ==
+                   ((struct dragon_node_fork *)fork)->holder
+               ? 0
+               : 1;
+}
+
+static void *fork_with_a_promise(void *argument)
+{
+    struct fork_of_a_thread *this = argument;
+    struct dragon_node_fork fork;
+    pid_t child;
+
+    if (dragon_node_before_fork(this->node, &fork) != 0)
+        return NULL;
+    pthread_barrier_wait(this->between);
+    child = child_start(be_the_one_of, &fork);
+    dragon_node_after_fork(this->node, &fork);
+    this->result = child_result(child);
+    return NULL;
+}
+
+Test(node, threads_that_fork_at_once_have_a_copy_of_their_own_each)
+{
+    struct dragon_node *node = open_node(&quiet_node);
+    struct fork_of_a_thread forks[3];
+    pthread_t threads[3];
+    pthread_barrier_t between;
+
+    pthread_barrier_init(&between, NULL, 3);
+    for (int i = 0; i < 3; i++) {
+        forks[i] = (struct fork_of_a_thread){node, &between, -1};
+        pthread_create(&threads[i], NULL, fork_with_a_promise, &forks[i]);
+    }
+    for (int i = 0; i < 3; i++) {
+        pthread_join(threads[i], NULL);
+        cr_expect_eq(forks[i].result, 0);
+    }
+}
+
+Test(node, a_fork_in_the_middle_of_a_fork_has_a_copy_of_its_own)
+{
+    struct dragon_node *node = open_node(&quiet_node);
+    struct dragon_node_fork outer, inner;
+    pid_t child;
+
+    cr_assert_eq(dragon_node_before_fork(node, &outer), 0);
+    cr_assert_eq(dragon_node_before_fork(node, &inner), 0);
+    child = child_start(be_the_one_of, &inner);
+    dragon_node_after_fork(node, &inner);
+    cr_assert_eq(child_result(child), 0);
+    child = child_start(be_the_one_of, &outer);
+    dragon_node_after_fork(node, &outer);
+    cr_assert_eq(child_result(child), 0);
 }
 
 /* ---- several processes ---- */
