@@ -13,6 +13,7 @@
 
 #define PREFAULT_BYTES (UINT64_C(1) << 20)
 #define IDLE_NS (5 * DRAGON_NS_PER_S)
+#define WATCH_AGAIN_NS (DRAGON_NS_PER_S / 10) /* where there was no descriptor for it */
 #define LONGEST_TRIM_PERIODS 16
 
 /* ---- memory ---- */
@@ -33,52 +34,67 @@ static void serve(struct dragon_node *node, uint32_t requests)
 
 /* ---- processes that no supervisor watches ---- */
 
-static void slot_ended(struct dragon_node *node, struct dragon_table_slot *slot)
+/* Somebody thinks that a process has ended. False: that cannot be found out now. */
+static bool bury(struct dragon_node *node, int32_t pid)
+{
+    int r = dragon_table_bury(&node->table, pid);
+
+    if (r > 0) {
+        (void)dragon_node_start_memory_thread(node);
+        dragon_node_request(node, DRAGON_NODE_SWEEP);
+    }
+    return r >= 0;
+}
+
+static bool is_there(const struct dragon_table_slot *slot)
 {
     uint32_t state = dragon_observe(&slot->state);
 
-    if (state != DRAGON_TABLE_ALIVE && state != DRAGON_TABLE_ENDING)
-        return;
-    if (!dragon_replace(&slot->state, &state, DRAGON_TABLE_DEAD))
-        return;
-    (void)dragon_node_start_memory_thread(node);
-    dragon_node_request(node, DRAGON_NODE_SWEEP);
+    return state == DRAGON_TABLE_ALIVE || state == DRAGON_TABLE_ENDING;
 }
 
 /* Another process may have its pid by the time that it is watched. */
-static bool is_same_process(const struct dragon_table_slot *slot)
+static bool is_same_process(const struct dragon_table_slot *slot, int32_t pid)
 {
     uint64_t ticks;
 
-    return dragon_os_start_time(dragon_peek(&slot->pid), &ticks) == 0 &&
+    return dragon_os_start_time(pid, &ticks) == 0 &&
            (dragon_peek(&slot->start_ticks) == 0 || ticks == dragon_peek(&slot->start_ticks));
 }
 
-static void watch_slot(struct dragon_node *node, struct dragon_table_slot *slot)
+/* False: there is no descriptor for it now. The slot may become another process's at any
+ * moment: if a copy's, that unsets is_watched again once it is there. */
+static bool watch_slot(struct dragon_node *node, struct dragon_table_slot *slot)
 {
-    int32_t pid = dragon_peek(&slot->pid);
+    int32_t pid;
     int r;
 
-    if (pid == dragon_os_pid() || dragon_exchange(&slot->is_watched, 1))
-        return;
+    if (dragon_peek(&slot->pid) == dragon_os_pid() || dragon_exchange(&slot->is_watched, 1))
+        return true;
+    pid = dragon_peek(&slot->pid); /* whoever it is by now */
+    if (!is_there(slot))
+        return true;
     r = dragon_node_watch_child(node, pid);
-    if (r == -ESRCH || (r == 0 && !is_same_process(slot)))
-        slot_ended(node, slot);
-    else if (r < 0)
-        dragon_poke(&slot->is_watched, 0); /* no descriptor is left: another time */
+    if (r == -ESRCH || (r == 0 && !is_same_process(slot, pid)))
+        return bury(node, pid);
+    if (r < 0)
+        dragon_poke(&slot->is_watched, 0);
+    return r == 0;
 }
 
-static void watch_unwatched(struct dragon_node *node)
+/* False: not all; to be tried again. */
+static bool watch_unwatched(struct dragon_node *node)
 {
     uint32_t n = dragon_table_n_slots(&node->table);
+    bool are_all = true;
 
     for (uint32_t i = 0; i < n; i++) {
         struct dragon_table_slot *slot = dragon_table_claimed(&node->table, i);
-        uint32_t state = dragon_observe(&slot->state);
 
-        if (state == DRAGON_TABLE_ALIVE || state == DRAGON_TABLE_ENDING)
-            watch_slot(node, slot);
+        if (is_there(slot) && !watch_slot(node, slot))
+            are_all = false;
     }
+    return are_all;
 }
 
 /* ---- giving memory back ---- */
@@ -117,19 +133,23 @@ static void *memory_thread(void *argument)
 {
     struct dragon_node *node = argument;
     struct trimming trimming = {.next_ns = DRAGON_FOREVER};
+    int64_t watch_again_ns = DRAGON_FOREVER;
 
     dragon_os_thread_name("dragon/memory");
     for (;;) {
         uint32_t key = dragon_eventcount_prepare(node->memory_work);
         uint32_t requests = dragon_exchange(&node->memory_requests, 0);
 
-        if (node->is_head && dragon_table_take_unwatched(&node->table))
-            watch_unwatched(node);
+        if (node->is_head &&
+            (dragon_table_take_unwatched(&node->table) || dragon_deadline_passed(watch_again_ns)))
+            watch_again_ns =
+                watch_unwatched(node) ? DRAGON_FOREVER : dragon_deadline_after_ns(WATCH_AGAIN_NS);
         trim(node, &trimming);
         if (requests)
             serve(node, requests);
         else
-            (void)dragon_eventcount_park_until(node->memory_work, key, trimming.next_ns);
+            (void)dragon_eventcount_park_until(
+                node->memory_work, key, dragon_deadline_earlier(trimming.next_ns, watch_again_ns));
     }
     return NULL;
 }
@@ -185,14 +205,6 @@ static void *channels_thread(void *argument)
 
 /* ---- supervisor ---- */
 
-static void child_ended(struct dragon_node *node, int32_t pid)
-{
-    uint32_t index;
-
-    if (dragon_table_find(&node->table, pid, &index))
-        slot_ended(node, dragon_table_claimed(&node->table, index));
-}
-
 static void *watch_thread(void *argument)
 {
     struct dragon_node *node = argument;
@@ -208,9 +220,10 @@ static void *watch_thread(void *argument)
 
             if ((tags[i] & 1) == DRAGON_NODE_WATCHED_LEADER)
                 dragon_os_kill_self();
-            child_ended(node, pid);
             dragon_os_epoll_remove(node->epoll_fd, fd);
             dragon_os_close(fd);
+            if (!bury(node, pid))
+                dragon_table_ask_to_watch(&node->table);
         }
         if (n < 0)
             return NULL; /* the descriptor was closed under us */

@@ -193,6 +193,11 @@ void dragon_table_disown(struct dragon_table *table, uint32_t slot)
 void dragon_table_unwatch(struct dragon_table *table, uint32_t slot)
 {
     dragon_poke(&dragon_table_claimed(table, slot)->is_watched, 0);
+    dragon_table_ask_to_watch(table);
+}
+
+void dragon_table_ask_to_watch(struct dragon_table *table)
+{
     dragon_publish(&table->shared->has_unwatched, 1); /* pairs with _take_unwatched */
     dragon_fence();
     dragon_eventcount_wake_one(dragon_pool_grown(table->pool));
@@ -357,6 +362,72 @@ bool dragon_table_await_copy(struct dragon_table *table, uint32_t slot, int64_t 
                                    dragon_deadline_earlier(look_ns, deadline_ns));
     }
     return true;
+}
+
+/* 1: the slot's process has ended, though it may be a zombie. 0: it lives. -errno: nobody
+ * can tell now. */
+static int has_ended(struct dragon_table_slot *slot, int32_t pid)
+{
+    uint64_t own_ticks = dragon_peek(&slot->start_ticks), ticks;
+    int fd, r;
+
+    r = dragon_os_pidfd_open(pid, &fd);
+    if (r < 0)
+        return r == -ESRCH ? 1 : dragon_error_trace(r);
+    r = dragon_os_pidfd_ended(fd) ? 1 : 0;
+    dragon_os_close(fd);
+    if (r == 1 || own_ticks == 0)
+        return r;
+    r = dragon_os_start_time(pid, &ticks);
+    if (r < 0)
+        return r == -ESRCH ? 1 : dragon_error_trace(r);
+    return ticks != own_ticks ? 1 : 0;
+}
+
+static bool is_there(uint32_t state)
+{
+    return state == DRAGON_TABLE_ALIVE || state == DRAGON_TABLE_ENDING;
+}
+
+static int bury_locked(struct dragon_table_slot *slot, int32_t pid)
+{
+    uint64_t pair;
+    uint32_t state;
+    int r;
+
+    if (dragon_peek(&slot->pid) != pid || !is_there(dragon_observe(&slot->state)))
+        return 0;
+    r = has_ended(slot, pid);
+    if (r < 0)
+        dragon_poke(&slot->is_watched, 0);
+    if (r <= 0)
+        return dragon_error_trace(r);
+    /* Only now it cannot change any more but to DEAD: its process is gone. */
+    state = dragon_observe(&slot->state);
+    pair = pair_of(state, pid);
+    return is_there(state) &&
+                   dragon_replace(&slot->state_and_pid, &pair, pair_of(DRAGON_TABLE_DEAD, pid))
+               ? 1
+               : 0;
+}
+
+int dragon_table_bury(struct dragon_table *table, int32_t pid)
+{
+    int r = dragon_mutex_lock(&table->shared->mutex), n_dead = 0;
+    uint32_t n;
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    n = dragon_table_n_slots(table);
+    r = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        int outcome = bury_locked(dragon_table_claimed(table, i), pid);
+
+        n_dead += outcome > 0;
+        r = outcome < 0 ? outcome : r;
+    }
+    dragon_mutex_unlock(&table->shared->mutex);
+    return r < 0 ? dragon_error_trace(r) : n_dead;
 }
 
 void dragon_table_sweep_dead(struct dragon_table *table)

@@ -123,8 +123,17 @@ void dragon_table_disown(struct dragon_table *table, uint32_t slot);
 /* Let the head watch the process in a slot. */
 void dragon_table_unwatch(struct dragon_table *table, uint32_t slot);
 
+/* Let the head look for slots whose process nobody watches. */
+void dragon_table_ask_to_watch(struct dragon_table *table);
+
 /* True if that was asked for since the last call. */
 bool dragon_table_take_unwatched(struct dragon_table *table);
+
+/* Somebody thinks that a process has ended. If it has, its slot becomes DRAGON_TABLE_DEAD;
+ * a later process with its pid keeps its own. Under the mutex, so that no slot is claimed
+ * between the look and the change. Number of slots (0, 1); -EMFILE, -ENFILE, ...: nobody
+ * can tell now, and the slot has become one that nobody watches. */
+int dragon_table_bury(struct dragon_table *table, int32_t pid);
 
 /* Free what the processes in DRAGON_TABLE_DEAD slots held and used (but for blocks in
  * flight, channel/in_flight.h), and the slots. Under the mutex: a slot that were

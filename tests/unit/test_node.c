@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 TestSuite(node, .timeout = 60);
 
@@ -369,6 +370,45 @@ Test(node, a_copy_is_who_was_promised_and_the_head_notices_its_death)
     child = child_start(die_as_promised, node);
     dragon_node_after_fork(node, &promise);
     cr_assert_eq(child_result(child), 256 + SIGKILL);
+    cr_assert(becomes_true(has_none, pool));
+}
+
+static void allow_descriptors(rlim_t n)
+{
+    struct rlimit limit;
+
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = n;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+static bool was_looked_for(void *shared)
+{
+    return dragon_peek(&((struct dragon_table_shared *)shared)->has_unwatched) == 0;
+}
+
+static int live_on(void *unused)
+{
+    (void)unused;
+    pause();
+    return 0;
+}
+
+Test(node, a_copy_for_which_there_was_no_descriptor_is_watched_later)
+{
+    struct dragon_node *node = open_node(&new_node);
+    struct dragon_pool *pool = dragon_node_pool(node);
+    struct dragon_handle handle;
+    pid_t child;
+
+    cr_assert_eq(dragon_node_before_fork(node, &promise), 0);
+    cr_assert_eq(dragon_pool_alloc(pool, 100, promise.holder, &handle), 0);
+    allow_descriptors(1);
+    child = child_start(live_on, NULL);
+    dragon_node_after_fork(node, &promise);
+    cr_assert(becomes_true(was_looked_for, node->table.shared));
+    cr_assert_eq(child_kill(child), 256 + SIGKILL);
+    allow_descriptors(256);
     cr_assert(becomes_true(has_none, pool));
 }
 

@@ -7,6 +7,8 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 
 static struct dragon_pool *pool;
 static struct dragon_table table;
@@ -450,6 +452,78 @@ Test(table, who_leaves_gives_back_what_it_claimed_for_a_copy_that_never_came)
     dragon_table_disown(&table, parent);
     cr_assert_eq(n_blocks(), 0);
     cr_assert_eq(dragon_table_slot(&table, copy)->state, DRAGON_TABLE_FREE);
+}
+
+/* ---- processes that somebody thinks have ended ---- */
+
+Test(table, the_slot_of_a_process_that_has_ended_becomes_a_dead_ones)
+{
+    pid_t reaped = dead_pid(), zombie = child_start(pause_for_ever, NULL);
+    uint32_t slots[2] = {claim_for(reaped, 5), claim_for(zombie, 0)};
+    siginfo_t ended;
+
+    dragon_publish(&dragon_table_slot(&table, slots[0])->state, DRAGON_TABLE_ENDING);
+    cr_assert_eq(kill(zombie, SIGKILL), 0);
+    cr_assert_eq(waitid(P_PID, (id_t)zombie, &ended, WEXITED | WNOWAIT), 0);
+    cr_assert_eq(dragon_table_bury(&table, reaped), 1);
+    cr_assert_eq(dragon_table_bury(&table, zombie), 1);
+    for (int i = 0; i < 2; i++)
+        cr_assert_eq(dragon_table_slot(&table, slots[i])->state, DRAGON_TABLE_DEAD);
+    cr_assert_eq(dragon_table_bury(&table, zombie), 0, "only once");
+    cr_assert_eq(child_result(zombie), 256 + SIGKILL);
+}
+
+Test(table, the_slot_of_a_living_process_with_the_pid_of_a_dead_one_stays_its_own)
+{
+    uint32_t slot = claim();
+
+    cr_assert_eq(dragon_table_bury(&table, getpid()), 0);
+    cr_assert_eq(dragon_table_slot(&table, slot)->state, DRAGON_TABLE_ALIVE);
+}
+
+Test(table, the_slot_of_a_process_whose_pid_is_a_later_ones_becomes_a_dead_ones)
+{
+    uint32_t slot = claim_for(getpid(), own_ticks - 1);
+
+    cr_assert_eq(dragon_table_bury(&table, getpid()), 1);
+    cr_assert_eq(dragon_table_slot(&table, slot)->state, DRAGON_TABLE_DEAD);
+}
+
+Test(table, the_end_of_an_earlier_owner_does_not_touch_a_slot_that_is_a_copys)
+{
+    uint32_t parent = claim(), earlier = claim_for(dead_pid(), 5), copy;
+    pid_t pid = dragon_table_slot(&table, earlier)->pid;
+
+    dragon_table_release(&table, earlier);
+    copy = claim_for_copy(parent);
+    cr_assert_eq(copy, earlier);
+    cr_assert_eq(dragon_table_bury(&table, pid), 0);
+    cr_assert(dragon_table_become(&table, copy, getpid(), own_ticks));
+    cr_assert_eq(dragon_table_bury(&table, pid), 0);
+    cr_assert_eq(dragon_table_slot(&table, copy)->state, DRAGON_TABLE_ALIVE);
+}
+
+static void allow_descriptors(rlim_t n)
+{
+    struct rlimit limit;
+
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = n;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+Test(table, without_a_descriptor_nobody_can_tell_and_the_slot_is_unwatched)
+{
+    pid_t pid = dead_pid(), alive = getpid();
+    uint32_t slot = claim(), dead = claim_for(pid, 5);
+
+    allow_descriptors(1);
+    cr_assert_eq(dragon_table_bury(&table, alive), -EMFILE);
+    allow_descriptors(256);
+    cr_assert_eq(dragon_table_slot(&table, slot)->state, DRAGON_TABLE_ALIVE);
+    cr_assert_eq(dragon_table_slot(&table, slot)->is_watched, 0);
+    cr_assert_eq(dragon_table_bury(&table, pid), 1);
+    cr_assert_eq(dragon_table_slot(&table, dead)->state, DRAGON_TABLE_DEAD);
 }
 
 /* ---- who is watched by no supervisor ---- */
