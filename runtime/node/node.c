@@ -483,6 +483,7 @@ void dragon_node_after_fork(struct dragon_node *node, const struct dragon_node_f
     copy_slot = fork->outer_slot;
     (void)dragon_table_await_copy(&node->table, fork->holder - DRAGON_HOLDER_FIRST_SLOT,
                                   dragon_deadline_after_ns(AWAIT_COPY_NS));
+    dragon_table_ask_to_watch(&node->table); /* a copy that was killed first did not */
 }
 
 int dragon_node_holder(struct dragon_node *node, uint32_t *holder_out)

@@ -457,6 +457,17 @@ Test(node, what_another_thread_forks_is_not_the_copy_that_was_promised)
     cr_assert_null(result);
 }
 
+Test(node, the_parent_of_a_copy_that_cannot_ask_to_be_watched_asks_for_it)
+{
+    struct dragon_node *node = open_node(&quiet_node);
+
+    cr_assert_eq(dragon_node_before_fork(node, &promise), 0);
+    cr_assert_eq(child_result(child_start(die_as_promised, node)), 256 + SIGKILL);
+    (void)dragon_table_take_unwatched(&node->table); /* what the copy has asked for */
+    dragon_node_after_fork(node, &promise);
+    cr_assert(dragon_table_take_unwatched(&node->table));
+}
+
 struct fork_of_a_thread {
     struct dragon_node *node;
     pthread_barrier_t *between;
