@@ -526,11 +526,11 @@ static int watch(struct dragon_node *node, int32_t pid, enum dragon_node_watched
     fd = dragon_os_move_high(fd);
     r = dragon_os_epoll_add(node->epoll_fd, fd,
                             (uint64_t)fd << 32 | (uint64_t)pid << 1 | (uint64_t)what);
-    if (r < 0) {
+    if (r < 0)
         dragon_os_close(fd);
-        return dragon_error_origin(-EBADF); /* the program has closed the epoll descriptor */
-    }
-    return 0;
+    if (r == -EINVAL) /* the number is another descriptor's by now */
+        return dragon_error_origin(-EBADF);
+    return dragon_error_trace(r);
 }
 
 int dragon_node_watch_child(struct dragon_node *node, int32_t pid)

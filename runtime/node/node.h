@@ -102,7 +102,8 @@ const _Atomic uint32_t *dragon_node_slot(const struct dragon_node *node);
 #define DRAGON_NODE_NO_SLOT UINT32_MAX
 
 /* Watch a child of this process: when it dies uncleanly, take back what it
- * held. -ESRCH: there is no such process (any more). */
+ * held. -ESRCH: there is no such process (any more). -EBADF: the program has closed the
+ * runtime's descriptor. -EMFILE, -ENFILE; -ENOSPC, -ENOMEM: the system's limits. */
 int dragon_node_watch_child(struct dragon_node *node, int32_t pid);
 
 /* End this process (SIGKILL) as soon as process pid ends. -ESRCH: it has. */

@@ -79,7 +79,7 @@ static bool watch_slot(struct dragon_node *node, struct dragon_table_slot *slot)
         return bury(node, pid);
     if (r < 0)
         dragon_poke(&slot->is_watched, 0);
-    return r == 0;
+    return r == 0 || r == -EBADF; /* what the program has closed does not come back */
 }
 
 /* False: not all; to be tried again. */

@@ -635,6 +635,28 @@ Test(node, a_process_that_is_gone_can_be_neither_followed_nor_watched)
     cr_assert_eq(dragon_node_watch_child(node, child), -ESRCH);
 }
 
+Test(node, it_is_told_that_the_program_has_closed_the_supervisors_descriptor)
+{
+    struct dragon_node *node = open_node(&new_node);
+    int pipe_fds[2];
+
+    cr_assert_eq(dragon_node_watch_child(node, getpid()), 0);
+    cr_assert_eq(close(node->epoll_fd), 0);
+    cr_assert_eq(dragon_node_watch_child(node, getpid()), -EBADF);
+    cr_assert_eq(pipe(pipe_fds), 0);
+    cr_assert_eq(dup2(pipe_fds[0], node->epoll_fd), node->epoll_fd);
+    cr_assert_eq(dragon_node_watch_child(node, getpid()), -EBADF, "its number was used again");
+}
+
+Test(node, want_of_a_descriptor_is_not_taken_for_a_closed_one)
+{
+    struct dragon_node *node = open_node(&new_node);
+
+    allow_descriptors(1);
+    cr_assert_eq(dragon_node_watch_child(node, getpid()), -EMFILE);
+    allow_descriptors(256);
+}
+
 static int pause_forever(void *argument)
 {
     (void)argument;
