@@ -187,8 +187,14 @@ class Connection:
     def send_bytes(self, buf: Any, offset: int = 0, size: int | None = None) -> None:
         """Send a part of buf as one message."""
 
-def socket_pair() -> tuple[int, int]:
-    """Return two connected sockets."""
+def connect(
+    first: Connection,
+    second: Connection,
+    pipes_of_first: tuple[Pipe | None, Pipe | None],
+    pipes_of_second: tuple[Pipe | None, Pipe | None],
+    /,
+) -> None:
+    """Begin two new connections on two connected sockets: both, or none."""
 
 def wait(object_list: Any, timeout: float | None = None, /) -> list[Any]:
     """Return those of Connections, descriptors and objects with fileno() that are ready."""

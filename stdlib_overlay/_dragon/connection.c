@@ -590,28 +590,36 @@ static int open_pipe(struct dragon_py_state *state, PyObject *given, int fd,
     return dragon_py_pipe_open(*place, fd);
 }
 
+/* -1 with an exception: fd stays the caller's. */
+static int begin(struct dragon_py_connection *self, struct dragon_py_state *state,
+                 PyObject *incoming, PyObject *outgoing, int fd)
+{
+    if (self->fd >= 0 || self->n_inside > 0 || fd < 0) {
+        PyErr_SetString(PyExc_ValueError, "invalid handle");
+        return -1;
+    }
+    if (open_pipe(state, incoming, fd, &self->incoming) < 0 ||
+        open_pipe(state, outgoing, fd, &self->outgoing) < 0) {
+        Py_CLEAR(self->incoming);
+        Py_CLEAR(self->outgoing);
+        return -1;
+    }
+    self->is_readable = self->incoming != NULL;
+    self->is_writable = self->outgoing != NULL;
+    self->is_closed = false;
+    self->fd = fd;
+    return 0;
+}
+
 static PyObject *connection_begin(struct dragon_py_connection *self, PyObject *args)
 {
     struct dragon_py_state *state = state_of(self);
     PyObject *incoming, *outgoing;
     int fd;
 
-    if (!state || !PyArg_ParseTuple(args, "OOi:_begin", &incoming, &outgoing, &fd))
+    if (!state || !PyArg_ParseTuple(args, "OOi:_begin", &incoming, &outgoing, &fd) ||
+        begin(self, state, incoming, outgoing, fd) < 0)
         return NULL;
-    if (self->fd >= 0 || self->n_inside > 0 || fd < 0) {
-        PyErr_SetString(PyExc_ValueError, "invalid handle");
-        return NULL;
-    }
-    if (open_pipe(state, incoming, fd, &self->incoming) < 0 ||
-        open_pipe(state, outgoing, fd, &self->outgoing) < 0) {
-        Py_CLEAR(self->incoming);
-        Py_CLEAR(self->outgoing);
-        return NULL;
-    }
-    self->is_readable = self->incoming != NULL;
-    self->is_writable = self->outgoing != NULL;
-    self->is_closed = false;
-    self->fd = fd;
     Py_RETURN_NONE;
 }
 
@@ -729,24 +737,44 @@ static PyType_Spec connection_spec = {
     .slots = connection_slots,
 };
 
-PyDoc_STRVAR(socket_pair_doc, "socket_pair()\n--\n\n"
-                              "Two connected sockets (AF_UNIX), as descriptors.");
+PyDoc_STRVAR(connect_doc,
+             "connect(first, second, pipes_of_first, pipes_of_second, /)\n--\n\n"
+             "Begin two new connections on two connected sockets (AF_UNIX): both, or none.\n\n"
+             "pipes_of_...: (incoming, outgoing), as for Connection._begin().");
 
-static PyObject *socket_pair(PyObject *module, PyObject *Py_UNUSED(unused))
+/* In one piece: between two calls a signal handler may raise, and descriptors that nobody
+ * has yet would stay open. */
+static PyObject *connect_two(PyObject *module, PyObject *args)
 {
-    int fds[2];
-    int r = dragon_os_socket_pair(fds);
+    struct dragon_py_state *state = dragon_py_state_of_module(module);
+    struct dragon_py_connection *first, *second;
+    PyObject *pipes[4];
+    int fds[2], r;
 
-    (void)module;
+    if (!PyArg_ParseTuple(args, "O!O!(OO)(OO):connect", state->connection_type, &first,
+                          state->connection_type, &second, &pipes[0], &pipes[1], &pipes[2],
+                          &pipes[3]))
+        return NULL;
+    r = dragon_os_socket_pair(fds);
     if (r < 0) {
         dragon_py_raise_errno(-r);
         return NULL;
     }
-    return Py_BuildValue("(ii)", fds[0], fds[1]);
+    if (begin(first, state, pipes[0], pipes[1], fds[0]) < 0) {
+        dragon_os_close(fds[0]);
+        dragon_os_close(fds[1]);
+        return NULL;
+    }
+    if (begin(second, state, pipes[2], pipes[3], fds[1]) < 0) {
+        finish_close(first);
+        dragon_os_close(fds[1]);
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef connection_functions[] = {
-    {"socket_pair", socket_pair, METH_NOARGS, socket_pair_doc},
+    {"connect", connect_two, METH_VARARGS, connect_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -97,8 +97,9 @@ def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:
     """
     there = _new_pipe()
     back = _new_pipe() if duplex else None
-    fds = _dragon.socket_pair()
-    return Connection(there, back, fds[0]), Connection(_view(back), _view(there), fds[1])
+    ends = Connection.__new__(Connection), Connection.__new__(Connection)
+    _dragon.connect(*ends, (there, back), (_view(back), _view(there)))
+    return ends
 
 
 def _new_pipe() -> _dragon.Pipe:
@@ -129,13 +130,21 @@ class _Offer:
     """
 
     def __init__(self, connection: Connection) -> None:
-        fd = os.dup(connection._socket)
         pipes = connection._pipes
+        fds = [os.dup(connection._socket)]
 
         def send(to: Any, pid: int, kept: Any = pipes) -> None:
-            _stock_reduction.send_handle(to, fd, pid)
+            _stock_reduction.send_handle(to, fds[0], pid)
 
-        self._id = _sharer().register(send, lambda: os.close(fd))
+        def close() -> None:
+            if fds:
+                os.close(fds.pop())
+
+        try:
+            self._id = _sharer().register(send, close)
+        except BaseException:
+            close()  # whether the sharer has it by now, to close it once more, or not
+            raise
 
     def detach(self) -> int:
         with _sharer().get_connection(self._id) as holder:
@@ -161,5 +170,12 @@ def _travel(connection: Connection) -> tuple[list[bytes | None], Any]:
 def _rebuild(cls: Any, names: list[bytes | None], fd: Any) -> Connection:
     # The pipes first: their uses are the sender's until the descriptor is fetched.
     incoming, outgoing = (None if name is None else _attached(name) for name in names)
-    connection: Connection = cls(incoming, outgoing, fd.detach())
+    connection: Connection = cls.__new__(cls)
+    taken = fd.detach()
+    try:
+        connection.__init__(incoming, outgoing, taken)  # type: ignore[misc]
+    except BaseException:
+        if connection.closed:  # it is not the connection's
+            os.close(taken)
+        raise
     return connection

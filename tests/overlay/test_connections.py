@@ -28,6 +28,8 @@ from connection_children import (
 )
 from overlay_support import Outcome, n_blocks, until
 
+import _dragon
+from dragon_overlay import connection as overlay_connection
 from dragon_overlay.connection import Connection
 
 ITEMS = [None, True, 7, -(2**80), 1.5, "text", b"bytes", (1, "a"), [1, {"b": 2}], "x" * 100_000]
@@ -378,6 +380,98 @@ def test_a_dropped_pipe_gives_all_memory_back(dragon: BaseContext) -> None:
     assert n_blocks() > before
     del here, there
     assert n_blocks() == before
+
+
+def n_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_pipe_that_cannot_be_made_leaves_no_descriptor(
+    dragon: BaseContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: bytes) -> Any:
+        raise ArithmeticError("no more views")
+
+    before = n_descriptors()
+    monkeypatch.setattr("dragon_overlay.connection._attached", refuse)
+    with pytest.raises(ArithmeticError):
+        dragon.Pipe()
+    assert n_descriptors() <= before
+
+
+def test_of_two_connections_both_begin_or_none(dragon: BaseContext) -> None:
+    here, there = dragon.Pipe()
+    pipes = here._pipes
+    before = n_descriptors()
+    fresh: list[Any] = [Connection.__new__(Connection), Connection.__new__(Connection)]
+    wrong: Any = ("no pipe", None)
+    for given in ((wrong, pipes), (pipes, wrong)):
+        with pytest.raises(TypeError, match="not a Pipe"):
+            _dragon.connect(*fresh, *given)
+        assert fresh[0].closed
+        assert fresh[1].closed
+    with pytest.raises(ValueError, match="invalid handle"):
+        _dragon.connect(fresh[0], there, pipes, pipes)
+    assert fresh[0].closed
+    assert not there.closed
+    assert n_descriptors() <= before
+
+
+class RefusesToBegin(Connection):
+    def __init__(self, incoming: Any, outgoing: Any, fd: int) -> None:
+        raise ArithmeticError("refuses to begin")
+
+
+class BeginsAndFails(Connection):
+    def __init__(self, incoming: Any, outgoing: Any, fd: int) -> None:
+        super().__init__(incoming, outgoing, fd)
+        raise ArithmeticError("begins and fails")
+
+
+class Copy:
+    """What gives a copy of a connection's descriptor."""
+
+    def __init__(self, conn: Any) -> None:
+        self.conn = conn
+
+    def detach(self) -> int:
+        return os.dup(self.conn._socket)
+
+
+@pytest.mark.parametrize("kind", [RefusesToBegin, BeginsAndFails])
+def test_a_connection_that_cannot_be_rebuilt_leaves_no_descriptor(
+    dragon: BaseContext, kind: type[Connection]
+) -> None:
+    here, there = dragon.Pipe()
+    rebuild = vars(overlay_connection)["_rebuild"]
+    names = [pipe._export(False) for pipe in here._pipes]
+    with pytest.raises(ArithmeticError):
+        rebuild(kind, names, Copy(here))
+    received = rebuild(Connection, names, Copy(here))
+    here.close()
+    assert not there.poll(), "received has it"
+    received.close()
+    assert there.poll(), "nobody else has"
+
+
+def test_a_connection_that_cannot_be_offered_leaves_no_descriptor(
+    dragon: BaseContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FailsHavingIt:
+        close: Any
+
+        def register(self, send: Any, close: Any) -> None:
+            self.close = close
+            raise ArithmeticError("a handler's exception")
+
+    sharer = FailsHavingIt()
+    monkeypatch.setattr("dragon_overlay.connection._sharer", lambda: sharer)
+    here, there = dragon.Pipe()
+    with pytest.raises(ArithmeticError):
+        pickle.dumps(here)
+    here.close()
+    assert there.poll(), "nobody else has it"
+    sharer.close()  # the sharer's, later
 
 
 # ---- other processes, and their deaths ----------------------------------------------------------
