@@ -62,29 +62,29 @@ static struct dragon_handle block_handle(struct dragon_pool *pool,
     return dragon_pool_handle(pool, message->block_offset, message->block_generation);
 }
 
-static void raise_failure(struct dragon_py_state *state, struct dragon_pool *pool, int r)
+static void raise_failure(const struct dragon_py_transfer *t, int r)
 {
     if (r == DRAGON_POOL_FULL)
-        dragon_py_raise_pool_full(state, pool, 0, "put");
+        dragon_py_raise_pool_full(t->state, t->pool, 0, t->what);
     else
-        dragon_py_raise(state, r, "put");
+        dragon_py_raise(t->state, r, t->what);
 }
 
 /* A block for the message. Its memory, or NULL with PoolFull. */
-static void *add_block(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                       size_t size_bytes, struct dragon_message *message)
+static void *add_block(const struct dragon_py_transfer *t, size_t size_bytes,
+                       struct dragon_message *message)
 {
     struct dragon_handle handle;
-    int r = dragon_pool_alloc(pool, size_bytes, holder, &handle);
+    int r = dragon_pool_alloc(t->pool, size_bytes, t->holder, &handle);
 
     if (r == DRAGON_POOL_FULL)
-        return dragon_py_raise_pool_full(state, pool, size_bytes, "put");
+        return dragon_py_raise_pool_full(t->state, t->pool, size_bytes, t->what);
     if (r < 0)
-        return dragon_py_raise(state, r, "put");
+        return dragon_py_raise(t->state, r, t->what);
     message->block_offset = handle.offset;
     message->block_generation = handle.generation;
     message->block_lines = (uint32_t)(size_bytes / 64 + 1);
-    return dragon_pool_at(pool, handle.offset);
+    return dragon_pool_at(t->pool, handle.offset);
 }
 
 void dragon_py_discard(struct dragon_pool *pool, uint32_t holder,
@@ -101,8 +101,8 @@ void dragon_py_discard(struct dragon_pool *pool, uint32_t holder,
 
 /* n bytes of payload: inline, or in a block with n inline. room_bytes: that the block is
  * to have, 0 for n: then there must be one. */
-static int store(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                 const char *bytes, size_t n, size_t room_bytes, struct dragon_message *message)
+static int store(const struct dragon_py_transfer *t, const char *bytes, size_t n, size_t room_bytes,
+                 struct dragon_message *message)
 {
     uint64_t length = n;
     void *block;
@@ -112,7 +112,7 @@ static int store(struct dragon_py_state *state, struct dragon_pool *pool, uint32
         message->size_bytes = (uint32_t)n;
         return 0;
     }
-    block = add_block(state, pool, holder, room_bytes ? room_bytes : n, message);
+    block = add_block(t, room_bytes ? room_bytes : n, message);
     if (!block)
         return -1;
     dragon_py_copy(block, bytes, n);
@@ -129,15 +129,17 @@ struct payload {
     bool has_block;
 };
 
-static int bad_message(struct dragon_py_state *state)
+static int bad_message(const struct dragon_py_transfer *t)
 {
-    PyErr_SetString(state->stale_handle, "get: the message makes no sense: another process wrote "
-                                         "over it");
+    PyErr_Format(t->state->stale_handle,
+                 "%s: the message makes no sense: another process wrote "
+                 "over it",
+                 t->what);
     return -1;
 }
 
-static int find_payload(struct dragon_py_state *state, struct dragon_pool *pool,
-                        const struct dragon_message *message, struct payload *payload_out)
+static int find_payload(const struct dragon_py_transfer *t, const struct dragon_message *message,
+                        struct payload *payload_out)
 {
     struct payload payload = {
         .bytes = (const char *)message->bytes,
@@ -148,13 +150,13 @@ static int find_payload(struct dragon_py_state *state, struct dragon_pool *pool,
     void *address;
 
     if (payload.has_block) {
-        payload.handle = block_handle(pool, message);
-        if (dragon_pool_resolve(pool, &payload.handle, &address, &size_bytes) < 0 ||
+        payload.handle = block_handle(t->pool, message);
+        if (dragon_pool_resolve(t->pool, &payload.handle, &address, &size_bytes) < 0 ||
             message->size_bytes != sizeof length)
-            return bad_message(state);
+            return bad_message(t);
         memcpy(&length, message->bytes, sizeof length);
         if (length > size_bytes)
-            return bad_message(state);
+            return bad_message(t);
         payload.bytes = address;
         payload.n = length;
     }
@@ -252,7 +254,7 @@ static PyObject *decode_bytes(const char *bytes, size_t n)
     return result;
 }
 
-static PyObject *decode_scalar(struct dragon_py_state *state, uint32_t kind, const char *bytes,
+static PyObject *decode_scalar(const struct dragon_py_transfer *t, uint32_t kind, const char *bytes,
                                size_t n)
 {
     int64_t integer;
@@ -282,7 +284,7 @@ static PyObject *decode_scalar(struct dragon_py_state *state, uint32_t kind, con
     default:
         break;
     }
-    bad_message(state);
+    bad_message(t);
     return NULL;
 }
 
@@ -298,19 +300,20 @@ static Py_ssize_t count_items(const unsigned char *bytes, size_t n)
     return at == n ? n_items : -1;
 }
 
-static PyObject *decode_tuple(struct dragon_py_state *state, const struct dragon_message *message)
+static PyObject *decode_tuple(const struct dragon_py_transfer *t,
+                              const struct dragon_message *message)
 {
     const unsigned char *at = message->bytes;
     Py_ssize_t n_items = count_items(at, message->size_bytes);
     PyObject *tuple;
 
     if (n_items < 0) {
-        bad_message(state);
+        bad_message(t);
         return NULL;
     }
     tuple = PyTuple_New(n_items);
     for (Py_ssize_t i = 0; tuple && i < n_items; i++) {
-        PyObject *item = decode_scalar(state, at[0], (const char *)at + 2, at[1]);
+        PyObject *item = decode_scalar(t, at[0], (const char *)at + 2, at[1]);
 
         at += 2 + at[1];
         if (item)
@@ -557,10 +560,10 @@ static PyObject *new_pickler(struct sink *sink)
     return pickler;
 }
 
-/* Above 0 in a thread that is making a message of an object: shared objects that
+/* Not NULL in a thread that is making a message of an object: shared objects that
  * it meets travel with a use of their own. Those of a message that fails are
  * closed again; they are kept in this list until then. */
-static _Thread_local int exporting_depth;
+static _Thread_local const struct dragon_py_transfer *exporting;
 static _Thread_local struct dragon_py_export *exports;
 
 int dragon_py_note_export(struct dragon_py_state *state, struct dragon_object *object,
@@ -575,8 +578,11 @@ int dragon_py_note_export(struct dragon_py_state *state, struct dragon_object *o
     }
     r = dragon_object_keep(object, object->holder);
     if (r != 0) {
+        struct dragon_py_transfer t = {state, object->pool, object->holder,
+                                       exporting ? exporting->what : "put"};
+
         PyMem_Free(export);
-        raise_failure(state, object->pool, r);
+        raise_failure(&t, r);
         return -1;
     }
     *export = (struct dragon_py_export){*object, fini, true, false, exports};
@@ -621,10 +627,10 @@ static uint64_t n_exports(const struct dragon_py_export *before)
 }
 
 /* Let the message's block use what was exported since `before`. */
-static int list_exports(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                        const struct dragon_py_export *before, struct dragon_message *message)
+static int list_exports(const struct dragon_py_transfer *t, const struct dragon_py_export *before,
+                        struct dragon_message *message)
 {
-    struct dragon_handle block = block_handle(pool, message);
+    struct dragon_handle block = block_handle(t->pool, message);
     struct dragon_handle *objects;
     uint64_t n = n_exports(before), i = 0;
     int r;
@@ -638,24 +644,25 @@ static int list_exports(struct dragon_py_state *state, struct dragon_pool *pool,
     }
     for (const struct dragon_py_export *export = exports; export != before; export = export->next)
         objects[i++] = export->object.handle;
-    r = dragon_uses_add(pool, &block, objects, n, holder);
+    r = dragon_uses_add(t->pool, &block, objects, n, t->holder);
     PyMem_Free(objects);
     if (r == 0)
         message->kind |= KIND_LISTS_USES;
     else
-        raise_failure(state, pool, r);
+        raise_failure(t, r);
     return r == 0 ? 0 : -1;
 }
 
-static int dump(struct dragon_py_state *state, PyObject *pickler, PyObject *object)
+static int dump(const struct dragon_py_transfer *t, PyObject *pickler, PyObject *object)
 {
+    const struct dragon_py_transfer *outer = exporting;
     PyObject *name = PyUnicode_InternFromString("dump");
     PyObject *result = NULL;
 
-    if (name && update_reducers(state, pickler) == 0) {
-        exporting_depth++;
+    if (name && update_reducers(t->state, pickler) == 0) {
+        exporting = t;
         result = PyObject_CallMethodOneArg(pickler, name, object);
-        exporting_depth--;
+        exporting = outer;
     }
     Py_XDECREF(name);
     Py_XDECREF(result);
@@ -685,9 +692,8 @@ static size_t room_of(size_t size_bytes, uint64_t n)
     return n ? (size_t)dragon_uses_block_bytes(size_bytes, n) : size_bytes;
 }
 
-static int store_with_buffers(struct dragon_py_state *state, struct dragon_pool *pool,
-                              uint32_t holder, struct sink *sink, uint64_t n_uses,
-                              struct dragon_message *message)
+static int store_with_buffers(const struct dragon_py_transfer *t, struct sink *sink,
+                              uint64_t n_uses, struct dragon_message *message)
 {
     Py_ssize_t n_buffers = PyList_GET_SIZE(sink->buffers);
     size_t pickle_offset =
@@ -698,7 +704,7 @@ static int store_with_buffers(struct dragon_py_state *state, struct dragon_pool 
 
     for (Py_ssize_t i = 0; i < n_buffers; i++)
         total += align_up((size_t)PyMemoryView_GET_BUFFER(PyList_GET_ITEM(sink->buffers, i))->len);
-    header = add_block(state, pool, holder, room_of(total, n_uses), message);
+    header = add_block(t, room_of(total, n_uses), message);
     if (!header)
         return -1;
     header->pickle_offset = pickle_offset;
@@ -722,35 +728,32 @@ static int store_with_buffers(struct dragon_py_state *state, struct dragon_pool 
     return 0;
 }
 
-static int store_pickle(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                        struct sink *sink, const struct dragon_py_export *before,
-                        struct dragon_message *message)
+static int store_pickle(const struct dragon_py_transfer *t, struct sink *sink,
+                        const struct dragon_py_export *before, struct dragon_message *message)
 {
     uint64_t n_uses = n_exports(before);
     size_t room_bytes = n_uses ? room_of(sink->n, n_uses) : 0;
     int r;
 
     message->kind = KIND_PICKLE;
-    r = PyList_GET_SIZE(sink->buffers) > 0
-            ? store_with_buffers(state, pool, holder, sink, n_uses, message)
-            : store(state, pool, holder, sink->bytes, sink->n, room_bytes, message);
-    if (r == 0 && list_exports(state, pool, holder, before, message) < 0) {
-        dragon_py_discard(pool, holder, message);
+    r = PyList_GET_SIZE(sink->buffers) > 0 ? store_with_buffers(t, sink, n_uses, message)
+                                           : store(t, sink->bytes, sink->n, room_bytes, message);
+    if (r == 0 && list_exports(t, before, message) < 0) {
+        dragon_py_discard(t->pool, t->holder, message);
         r = -1;
     }
     return r;
 }
 
-static int pickle_with(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                       PyObject *sink, PyObject *pickler, PyObject *object,
-                       struct dragon_message *message, bool *pickling_failed_out)
+static int pickle_with(const struct dragon_py_transfer *t, PyObject *sink, PyObject *pickler,
+                       PyObject *object, struct dragon_message *message, bool *pickling_failed_out)
 {
     struct dragon_py_export *before = exports;
-    int r = dump(state, pickler, object);
+    int r = dump(t, pickler, object);
 
     *pickling_failed_out = r < 0;
     if (r == 0)
-        r = store_pickle(state, pool, holder, (struct sink *)sink, before, message);
+        r = store_pickle(t, (struct sink *)sink, before, message);
     end_exports(before);
     clear_memo(pickler);
     sink_reset((struct sink *)sink);
@@ -771,10 +774,10 @@ static int make_kept_pickler(struct dragon_py_state *state)
     return state->pickler ? 0 : -1;
 }
 
-static int encode_pickle(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                         PyObject *object, struct dragon_message *message,
-                         bool *pickling_failed_out)
+static int encode_pickle(const struct dragon_py_transfer *t, PyObject *object,
+                         struct dragon_message *message, bool *pickling_failed_out)
 {
+    struct dragon_py_state *state = t->state;
     PyObject *sink, *pickler;
     int r;
 
@@ -782,17 +785,14 @@ static int encode_pickle(struct dragon_py_state *state, struct dragon_pool *pool
         return -1;
     if (!state->pickler_is_busy) {
         state->pickler_is_busy = true;
-        r = pickle_with(state, pool, holder, state->sink, state->pickler, object, message,
-                        pickling_failed_out);
+        r = pickle_with(t, state->sink, state->pickler, object, message, pickling_failed_out);
         state->pickler_is_busy = false;
         return r;
     }
     /* Another thread pickles, or the object's reducer called put itself. */
     sink = new_sink(state);
     pickler = sink ? new_pickler((struct sink *)sink) : NULL;
-    r = pickler
-            ? pickle_with(state, pool, holder, sink, pickler, object, message, pickling_failed_out)
-            : -1;
+    r = pickler ? pickle_with(t, sink, pickler, object, message, pickling_failed_out) : -1;
     Py_XDECREF(pickler);
     Py_XDECREF(sink);
     return r;
@@ -838,7 +838,7 @@ static PyObject *view_of(PyObject *block, const struct buffer_entry *entry)
     return part;
 }
 
-static PyObject *views_of(struct dragon_py_state *state, PyObject *block,
+static PyObject *views_of(const struct dragon_py_transfer *t, PyObject *block,
                           const struct buffer_entry *entries, uint64_t n_buffers, size_t n)
 {
     PyObject *views = PyList_New(0);
@@ -850,7 +850,7 @@ static PyObject *views_of(struct dragon_py_state *state, PyObject *block,
         if (entry_is_sane(&entry, n))
             view = view_of(block, &entry);
         else
-            bad_message(state);
+            bad_message(t);
         if (!view || PyList_Append(views, view) < 0)
             Py_CLEAR(views);
         Py_XDECREF(view);
@@ -866,7 +866,7 @@ static bool header_is_sane(const struct buffers_header *header, size_t n)
            header->pickle_offset <= n && header->pickle_bytes <= n - header->pickle_offset;
 }
 
-static PyObject *unpickle_with_buffers(struct dragon_py_state *state, PyObject *block,
+static PyObject *unpickle_with_buffers(const struct dragon_py_transfer *t, PyObject *block,
                                        const struct payload *payload)
 {
     const struct buffers_header *shared = (const void *)payload->bytes;
@@ -877,18 +877,18 @@ static PyObject *unpickle_with_buffers(struct dragon_py_state *state, PyObject *
     if (payload->n >= sizeof header)
         memcpy(&header, shared, sizeof header); /* read once: others can write it */
     if (!header_is_sane(&header, payload->n)) {
-        bad_message(state);
+        bad_message(t);
         return NULL;
     }
-    if (!load_unpickle(state))
+    if (!load_unpickle(t->state))
         return NULL;
     pickle = (struct buffer_entry){header.pickle_offset, header.pickle_bytes};
-    views = views_of(state, block, shared->entries, header.n_buffers, payload->n);
+    views = views_of(t, block, shared->entries, header.n_buffers, payload->n);
     view = views ? view_of(block, &pickle) : NULL;
     arguments = view ? PyTuple_Pack(1, view) : NULL;
     names = arguments ? Py_BuildValue("{sO}", "buffers", views) : NULL;
     if (names)
-        result = PyObject_Call(state->unpickle, arguments, names);
+        result = PyObject_Call(t->state->unpickle, arguments, names);
     Py_XDECREF(names);
     Py_XDECREF(arguments);
     Py_XDECREF(view);
@@ -907,25 +907,25 @@ static void drop_block(struct dragon_pool *pool, const struct dragon_handle *blo
 }
 
 /* The views keep the block, but not what travelled beside them. */
-static PyObject *decode_with_buffers(struct dragon_py_state *state, struct dragon_pool *pool,
+static PyObject *decode_with_buffers(const struct dragon_py_transfer *t,
                                      const struct payload *payload, struct dragon_garbage *garbage)
 {
     PyObject *block, *result;
 
-    block = dragon_py_block_new(state, pool, &payload->handle, (void *)(uintptr_t)payload->bytes,
-                                payload->n);
+    block = dragon_py_block_new(t->state, t->pool, &payload->handle,
+                                (void *)(uintptr_t)payload->bytes, payload->n);
     if (!block) {
-        drop_block(pool, &payload->handle, garbage);
+        drop_block(t->pool, &payload->handle, garbage);
         return NULL;
     }
-    result = unpickle_with_buffers(state, block, payload);
+    result = unpickle_with_buffers(t, block, payload);
     if (garbage)
         dragon_uses_release(&payload->handle, garbage);
     Py_DECREF(block);
     return result;
 }
 
-static PyObject *decode_payload(struct dragon_py_state *state, struct dragon_pool *pool,
+static PyObject *decode_payload(const struct dragon_py_transfer *t,
                                 const struct dragon_message *message, const struct payload *payload,
                                 struct dragon_garbage *garbage)
 {
@@ -933,23 +933,22 @@ static PyObject *decode_payload(struct dragon_py_state *state, struct dragon_poo
     PyObject *result;
 
     if (kind == KIND_PICKLE_WITH_BUFFERS && payload->has_block)
-        return decode_with_buffers(state, pool, payload, garbage);
+        return decode_with_buffers(t, payload, garbage);
     if (kind == KIND_PICKLE || kind == KIND_RAW)
-        result = unpickle(state, payload->bytes, payload->n);
+        result = unpickle(t->state, payload->bytes, payload->n);
     else if (kind == KIND_TUPLE && !payload->has_block)
-        result = decode_tuple(state, message);
+        result = decode_tuple(t, message);
     else
-        result = decode_scalar(state, kind, payload->bytes, payload->n);
+        result = decode_scalar(t, kind, payload->bytes, payload->n);
     if (payload->has_block)
-        drop_block(pool, &payload->handle, garbage);
+        drop_block(t->pool, &payload->handle, garbage);
     return result;
 }
 
 /* ---- the two ways ---- */
 
-int dragon_py_encode(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                     PyObject *object, struct dragon_message *message_out,
-                     bool *pickling_failed_out)
+int dragon_py_encode(const struct dragon_py_transfer *t, PyObject *object,
+                     struct dragon_message *message_out, bool *pickling_failed_out)
 {
     struct dragon_message *message = message_out;
     struct scalar scalar;
@@ -960,33 +959,32 @@ int dragon_py_encode(struct dragon_py_state *state, struct dragon_pool *pool, ui
     message->block_lines = 0;
     if (as_scalar(object, &scalar)) {
         message->kind = scalar.kind;
-        return store(state, pool, holder, scalar.bytes, scalar.n, 0, message);
+        return store(t, scalar.bytes, scalar.n, 0, message);
     }
     if (PyTuple_CheckExact(object) && encode_tuple(object, message))
         return 0;
-    return encode_pickle(state, pool, holder, object, message, pickling_failed_out);
+    return encode_pickle(t, object, message, pickling_failed_out);
 }
 
-int dragon_py_encode_bytes(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                           const char *bytes, size_t n, struct dragon_message *message_out)
+int dragon_py_encode_bytes(const struct dragon_py_transfer *t, const char *bytes, size_t n,
+                           struct dragon_message *message_out)
 {
     *message_out = (struct dragon_message){.kind = KIND_RAW};
-    return store(state, pool, holder, bytes, n, 0, message_out);
+    return store(t, bytes, n, 0, message_out);
 }
 
-PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                           const struct dragon_message *message)
+PyObject *dragon_py_decode(const struct dragon_py_transfer *t, const struct dragon_message *message)
 {
-    struct dragon_garbage garbage = {.pool = pool, .freer = holder};
+    struct dragon_garbage garbage = {.pool = t->pool, .freer = t->holder};
     bool lists_uses = (message->kind & KIND_LISTS_USES) != 0;
     struct payload payload;
     PyObject *result;
 
-    if (find_payload(state, pool, message, &payload) < 0) {
-        dragon_py_discard(pool, holder, message);
+    if (find_payload(t, message, &payload) < 0) {
+        dragon_py_discard(t->pool, t->holder, message);
         return NULL;
     }
-    result = decode_payload(state, pool, message, &payload, lists_uses ? &garbage : NULL);
+    result = decode_payload(t, message, &payload, lists_uses ? &garbage : NULL);
     dragon_garbage_free(&garbage, dragon_fini);
     return result;
 }
@@ -1003,22 +1001,22 @@ static PyObject *pickle_of(PyObject *object)
     return bytes;
 }
 
-int dragon_py_bytes_of(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                       struct dragon_message *message, struct dragon_py_bytes *bytes_out)
+int dragon_py_bytes_of(const struct dragon_py_transfer *t, struct dragon_message *message,
+                       struct dragon_py_bytes *bytes_out)
 {
     uint32_t kind = message->kind & ~(uint32_t)KIND_LISTS_USES;
     struct payload payload;
     PyObject *object, *pickle;
 
     if (kind == KIND_RAW || kind == KIND_PICKLE) {
-        if (find_payload(state, pool, message, &payload) < 0) {
-            dragon_py_discard(pool, holder, message);
+        if (find_payload(t, message, &payload) < 0) {
+            dragon_py_discard(t->pool, t->holder, message);
             return -1;
         }
         *bytes_out = (struct dragon_py_bytes){payload.bytes, payload.n, NULL};
         return 0;
     }
-    object = dragon_py_decode(state, pool, holder, message);
+    object = dragon_py_decode(t, message);
     message->block_generation = 0;
     pickle = object ? pickle_of(object) : NULL;
     Py_XDECREF(object);
@@ -1034,7 +1032,7 @@ int dragon_py_bytes_of(struct dragon_py_state *state, struct dragon_pool *pool, 
 
 static PyObject *is_exporting(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 {
-    return PyBool_FromLong(exporting_depth > 0);
+    return PyBool_FromLong(exporting != NULL);
 }
 
 static PyMethodDef codec_functions[] = {

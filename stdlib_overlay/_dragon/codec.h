@@ -34,22 +34,29 @@ int dragon_py_note_export(struct dragon_py_state *state, struct dragon_object *o
 void dragon_py_exports_before_fork(uint32_t holder);
 void dragon_py_exports_after_fork(uint32_t holder);
 
-/* Make a message of an object. A block in it is held by holder and becomes the
+/* For whom messages are made and taken apart. */
+struct dragon_py_transfer {
+    struct dragon_py_state *state;
+    struct dragon_pool *pool; /* where the messages' blocks are */
+    uint32_t holder;          /* this process there */
+    const char *what;         /* the operation, for messages of errors ("put") */
+};
+
+/* Make a message of an object. A block in it is held by t->holder and becomes the
  * caller's. 0, or -1 with an exception: PoolFull, or whatever pickling raised
  * (then *pickling_failed_out is true). The GIL is held; it may be released. */
-int dragon_py_encode(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                     PyObject *object, struct dragon_message *message_out,
-                     bool *pickling_failed_out);
+int dragon_py_encode(const struct dragon_py_transfer *t, PyObject *object,
+                     struct dragon_message *message_out, bool *pickling_failed_out);
 
-/* The object of a message. Consumes its block, which this process holds as holder. A new
+/* The object of a message. Consumes its block, which this process holds as t->holder. A new
  * reference, or NULL with an exception. */
-PyObject *dragon_py_decode(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
+PyObject *dragon_py_decode(const struct dragon_py_transfer *t,
                            const struct dragon_message *message);
 
 /* Make a message of n bytes that are taken as they are. As dragon_py_encode; decoded as
  * an object, they are taken for a pickle. */
-int dragon_py_encode_bytes(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                           const char *bytes, size_t n, struct dragon_message *message_out);
+int dragon_py_encode_bytes(const struct dragon_py_transfer *t, const char *bytes, size_t n,
+                           struct dragon_message *message_out);
 
 /* What a message is as bytes: those it was made of, or a pickle of the object. */
 struct dragon_py_bytes {
@@ -60,8 +67,8 @@ struct dragon_py_bytes {
 
 /* The bytes of a message. Its block is still the caller's then, unless the message says that
  * it has none any more. -1 with an exception: the block is freed. */
-int dragon_py_bytes_of(struct dragon_py_state *state, struct dragon_pool *pool, uint32_t holder,
-                       struct dragon_message *message, struct dragon_py_bytes *bytes_out);
+int dragon_py_bytes_of(const struct dragon_py_transfer *t, struct dragon_message *message,
+                       struct dragon_py_bytes *bytes_out);
 
 /* memcpy, for large pieces without the GIL. */
 void dragon_py_copy(void *to, const void *from, size_t n);

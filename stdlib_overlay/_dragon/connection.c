@@ -136,6 +136,13 @@ static int require_given(const char *method, const char *parameter, const PyObje
     return -1;
 }
 
+static struct dragon_py_transfer transfer_of(struct dragon_py_connection *self,
+                                             const struct dragon_py_pipe *pipe, uint32_t holder,
+                                             const char *what)
+{
+    return (struct dragon_py_transfer){state_of(self), pipe->base.object.pool, holder, what};
+}
+
 /* ---- sending ---- */
 
 /* Consumes the message's block. */
@@ -165,14 +172,15 @@ static int send_message(struct dragon_py_connection *self, uint32_t holder,
 
 static int send_object(struct dragon_py_connection *self, PyObject *object)
 {
-    struct dragon_py_pipe *pipe = self->outgoing;
+    struct dragon_py_transfer transfer;
     struct dragon_message message;
     bool pickling_failed;
     uint32_t holder;
 
-    if (dragon_py_pipe_holder(pipe, "send", &holder) < 0 ||
-        dragon_py_encode(state_of(self), pipe->base.object.pool, holder, object, &message,
-                         &pickling_failed) < 0)
+    if (dragon_py_pipe_holder(self->outgoing, "send", &holder) < 0)
+        return -1;
+    transfer = transfer_of(self, self->outgoing, holder, "send");
+    if (dragon_py_encode(&transfer, object, &message, &pickling_failed) < 0)
         return -1;
     return send_message(self, holder, &message, "send");
 }
@@ -250,15 +258,17 @@ static int part_of(Py_ssize_t n, PyObject *offset_given, PyObject *size_given,
 static int send_view(struct dragon_py_connection *self, const Py_buffer *view,
                      PyObject *offset_given, PyObject *size_given)
 {
-    struct dragon_py_pipe *pipe = self->outgoing;
+    struct dragon_py_transfer transfer;
     struct dragon_message message;
     Py_ssize_t offset, size;
     uint32_t holder;
 
     if (part_of(view->len, offset_given, size_given, &offset, &size) < 0 ||
-        dragon_py_pipe_holder(pipe, "send_bytes", &holder) < 0 ||
-        dragon_py_encode_bytes(state_of(self), pipe->base.object.pool, holder,
-                               (const char *)view->buf + offset, (size_t)size, &message) < 0)
+        dragon_py_pipe_holder(self->outgoing, "send_bytes", &holder) < 0)
+        return -1;
+    transfer = transfer_of(self, self->outgoing, holder, "send_bytes");
+    if (dragon_py_encode_bytes(&transfer, (const char *)view->buf + offset, (size_t)size,
+                               &message) < 0)
         return -1;
     return send_message(self, holder, &message, "send_bytes");
 }
@@ -333,20 +343,41 @@ PyDoc_STRVAR(recv_doc,
              "    OSError: the connection is closed, or cannot be read from.\n\n"
              "Source: multiprocessing.connection.Connection.recv.");
 
+static PyObject *receive_object(struct dragon_py_connection *self)
+{
+    struct dragon_py_transfer transfer;
+    struct dragon_message message;
+    uint32_t holder;
+
+    if (receive_message(self, &message, &holder, "recv") < 0)
+        return NULL;
+    transfer = transfer_of(self, self->incoming, holder, "recv");
+    return dragon_py_decode(&transfer, &message);
+}
+
 static PyObject *connection_recv(struct dragon_py_connection *self, PyObject *Py_UNUSED(unused))
 {
-    struct dragon_message message;
-    PyObject *object = NULL;
-    uint32_t holder;
+    PyObject *object;
 
     if (require_readable(self) < 0)
         return NULL;
     dragon_py_connection_enter(self);
-    if (receive_message(self, &message, &holder, "recv") == 0)
-        object =
-            dragon_py_decode(state_of(self), self->incoming->base.object.pool, holder, &message);
+    object = receive_object(self);
     dragon_py_connection_leave(self);
     return object;
+}
+
+/* The next message, as bytes; it is the caller's to discard. -1 with an exception. */
+static int receive_as_bytes(struct dragon_py_connection *self, struct dragon_message *message_out,
+                            uint32_t *holder_out, struct dragon_py_bytes *bytes_out,
+                            const char *what)
+{
+    struct dragon_py_transfer transfer;
+
+    if (receive_message(self, message_out, holder_out, what) < 0)
+        return -1;
+    transfer = transfer_of(self, self->incoming, *holder_out, what);
+    return dragon_py_bytes_of(&transfer, message_out, bytes_out);
 }
 
 /* Too long a message was taken: the standard library cannot go on after that, either. */
@@ -368,8 +399,7 @@ static PyObject *receive_bytes(struct dragon_py_connection *self, Py_ssize_t max
     PyObject *result;
     uint32_t holder;
 
-    if (receive_message(self, &message, &holder, "recv_bytes") < 0 ||
-        dragon_py_bytes_of(state_of(self), pool, holder, &message, &bytes) < 0)
+    if (receive_as_bytes(self, &message, &holder, &bytes, "recv_bytes") < 0)
         return NULL;
     if (max_length >= 0 && bytes.n > (size_t)max_length) {
         result = raise_bad_length(self);
@@ -441,8 +471,7 @@ static Py_ssize_t receive_into(struct dragon_py_connection *self, const Py_buffe
     Py_ssize_t n = -1;
     uint32_t holder;
 
-    if (receive_message(self, &message, &holder, "recv_bytes_into") < 0 ||
-        dragon_py_bytes_of(state_of(self), pool, holder, &message, &bytes) < 0)
+    if (receive_as_bytes(self, &message, &holder, &bytes, "recv_bytes_into") < 0)
         return -1;
     if (bytes.n > (size_t)(view->len - offset)) {
         raise_too_short(&bytes);

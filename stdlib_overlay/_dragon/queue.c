@@ -264,17 +264,16 @@ static PyObject *report_pickling_failure(struct queue *self, PyObject *object)
 static int put_object(struct queue *self, PyObject *object, int64_t deadline_ns,
                       bool *pickling_failed_out)
 {
-    struct dragon_pool *pool = self->base.object.pool;
+    struct dragon_py_transfer t = {state_of(self), self->base.object.pool, 0, "put"};
     struct dragon_message message;
-    uint32_t holder;
     int r;
 
-    if (require_holder(self, &holder) < 0 ||
-        dragon_py_encode(state_of(self), pool, holder, object, &message, pickling_failed_out) < 0)
+    if (require_holder(self, &t.holder) < 0 ||
+        dragon_py_encode(&t, object, &message, pickling_failed_out) < 0)
         return -1;
     r = send_message(self, &message, deadline_ns);
     if (r != 0)
-        dragon_py_discard(pool, holder, &message);
+        dragon_py_discard(t.pool, t.holder, &message);
     return r;
 }
 
@@ -366,15 +365,14 @@ static int receive_message(struct queue *self, struct dragon_message *message_ou
 
 static PyObject *get_until(struct queue *self, int64_t deadline_ns)
 {
-    struct dragon_py_state *state = state_of(self);
+    struct dragon_py_transfer t = {state_of(self), self->base.object.pool, 0, "get"};
     struct dragon_message message;
-    uint32_t holder;
-    int r = receive_message(self, &message, &holder, deadline_ns);
+    int r = receive_message(self, &message, &t.holder, deadline_ns);
 
     if (r == 0)
-        return dragon_py_decode(state, self->base.object.pool, holder, &message);
-    if (r == DRAGON_CHANNEL_EMPTY && dragon_py_queue_empty(state))
-        PyErr_SetNone(state->queue_empty);
+        return dragon_py_decode(&t, &message);
+    if (r == DRAGON_CHANNEL_EMPTY && dragon_py_queue_empty(t.state))
+        PyErr_SetNone(t.state->queue_empty);
     return NULL;
 }
 

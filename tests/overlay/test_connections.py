@@ -6,6 +6,7 @@ Most tests run with the standard library's pipe, too, which says how it should b
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import threading
 from array import array
@@ -368,6 +369,30 @@ def test_wrong_arguments_are_refused(pipe: Any) -> None:
         with pytest.raises(TypeError):
             operation()
     assert not there.poll()
+
+
+def test_a_full_pool_is_told_with_the_operation(run: Callable[..., Outcome]) -> None:
+    text = """
+import dragon, multiprocessing
+here, there = multiprocessing.get_context("dragon").Pipe()
+q = multiprocessing.get_context("dragon").Queue()
+much = bytes(1_000_000)
+
+def fill(item):
+    while True: q.put(item)
+
+for operation in (fill, here.send, here.send_bytes, lambda item: here.send([item])):
+    try:
+        operation(much)
+    except dragon.PoolFull as error:
+        print(str(error).split(":")[0])
+"""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (600 << 20, resource.RLIM_INFINITY))
+
+    done = run(text, preexec_fn=limit)
+    assert done.stdout.split() == ["put", "send", "send_bytes", "send"], done.stderr
 
 
 def test_a_dropped_pipe_gives_all_memory_back(dragon: BaseContext) -> None:
