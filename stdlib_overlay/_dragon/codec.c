@@ -896,53 +896,67 @@ static PyObject *unpickle_with_buffers(const struct dragon_py_transfer *t, PyObj
     return result;
 }
 
-/* garbage: NULL if it lists nothing. */
-static void drop_block(struct dragon_pool *pool, const struct dragon_handle *block,
-                       struct dragon_garbage *garbage)
+/*
+ * The blocks that this thread unpickles from. What it runs may fork; then both processes
+ * go on to read the block, and neither knows when the other is done. So it stays, with
+ * what it lists, until the node ends, as blocks do that are views (block.h).
+ */
+struct decoding {
+    struct dragon_pool *pool;
+    struct dragon_handle block;
+    PyObject *owner; /* the Block that frees it, strong; NULL: there is none */
+    bool is_pinned;
+    struct decoding *next;
+};
+
+static _Thread_local struct decoding *decodings;
+
+void dragon_py_decodings_before_fork(void)
 {
-    if (garbage)
-        (void)dragon_uses_free_block(block, garbage);
-    else
-        (void)dragon_pool_free(pool, block);
+    uint32_t before;
+
+    for (struct decoding *d = decodings; d; d = d->next) {
+        d->is_pinned = true;
+        (void)dragon_pool_hold(d->pool, &d->block, DRAGON_HOLDER_RUNTIME, &before);
+    }
+}
+
+static void begin_decoding(struct decoding *decoding)
+{
+    decoding->next = decodings;
+    decodings = decoding;
 }
 
 /* The views keep the block, but not what travelled beside them. */
-static PyObject *decode_with_buffers(const struct dragon_py_transfer *t,
-                                     const struct payload *payload, struct dragon_garbage *garbage)
+static void end_decoding(struct decoding *decoding, uint32_t holder, bool lists_uses)
 {
-    PyObject *block, *result;
+    struct dragon_garbage garbage = {.pool = decoding->pool, .freer = holder};
 
-    block = dragon_py_block_new(t->state, t->pool, &payload->handle,
-                                (void *)(uintptr_t)payload->bytes, payload->n);
-    if (!block) {
-        drop_block(t->pool, &payload->handle, garbage);
-        return NULL;
-    }
-    result = unpickle_with_buffers(t, block, payload);
-    if (garbage)
-        dragon_uses_release(&payload->handle, garbage);
-    Py_DECREF(block);
-    return result;
+    decodings = decoding->next;
+    if (lists_uses && !decoding->is_pinned)
+        dragon_uses_release(&decoding->block, &garbage);
+    if (!decoding->owner && !decoding->is_pinned)
+        (void)dragon_pool_free(decoding->pool, &decoding->block);
+    Py_XDECREF(decoding->owner);
+    dragon_garbage_free(&garbage, dragon_fini);
 }
 
 static PyObject *decode_payload(const struct dragon_py_transfer *t,
                                 const struct dragon_message *message, const struct payload *payload,
-                                struct dragon_garbage *garbage)
+                                struct decoding *decoding)
 {
     uint32_t kind = message->kind & ~(uint32_t)KIND_LISTS_USES;
-    PyObject *result;
 
-    if (kind == KIND_PICKLE_WITH_BUFFERS && payload->has_block)
-        return decode_with_buffers(t, payload, garbage);
+    if (kind == KIND_PICKLE_WITH_BUFFERS && payload->has_block) {
+        decoding->owner = dragon_py_block_new(t->state, t->pool, &payload->handle,
+                                              (void *)(uintptr_t)payload->bytes, payload->n);
+        return decoding->owner ? unpickle_with_buffers(t, decoding->owner, payload) : NULL;
+    }
     if (kind == KIND_PICKLE || kind == KIND_RAW)
-        result = unpickle(t->state, payload->bytes, payload->n);
-    else if (kind == KIND_TUPLE && !payload->has_block)
-        result = decode_tuple(t, message);
-    else
-        result = decode_scalar(t, kind, payload->bytes, payload->n);
-    if (payload->has_block)
-        drop_block(t->pool, &payload->handle, garbage);
-    return result;
+        return unpickle(t->state, payload->bytes, payload->n);
+    if (kind == KIND_TUPLE && !payload->has_block)
+        return decode_tuple(t, message);
+    return decode_scalar(t, kind, payload->bytes, payload->n);
 }
 
 /* ---- the two ways ---- */
@@ -975,8 +989,7 @@ int dragon_py_encode_bytes(const struct dragon_py_transfer *t, const char *bytes
 
 PyObject *dragon_py_decode(const struct dragon_py_transfer *t, const struct dragon_message *message)
 {
-    struct dragon_garbage garbage = {.pool = t->pool, .freer = t->holder};
-    bool lists_uses = (message->kind & KIND_LISTS_USES) != 0;
+    struct decoding decoding = {.pool = t->pool};
     struct payload payload;
     PyObject *result;
 
@@ -984,8 +997,12 @@ PyObject *dragon_py_decode(const struct dragon_py_transfer *t, const struct drag
         dragon_py_discard(t->pool, t->holder, message);
         return NULL;
     }
-    result = decode_payload(t, message, &payload, lists_uses ? &garbage : NULL);
-    dragon_garbage_free(&garbage, dragon_fini);
+    if (!payload.has_block)
+        return decode_payload(t, message, &payload, &decoding);
+    decoding.block = payload.handle;
+    begin_decoding(&decoding);
+    result = decode_payload(t, message, &payload, &decoding);
+    end_decoding(&decoding, t->holder, (message->kind & KIND_LISTS_USES) != 0);
     return result;
 }
 

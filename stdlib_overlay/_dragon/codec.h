@@ -34,6 +34,9 @@ int dragon_py_note_export(struct dragon_py_state *state, struct dragon_object *o
 void dragon_py_exports_before_fork(uint32_t holder);
 void dragon_py_exports_after_fork(uint32_t holder);
 
+/* Before a fork in the middle of taking messages apart: both processes go on with them. */
+void dragon_py_decodings_before_fork(void);
+
 /* For whom messages are made and taken apart. */
 struct dragon_py_transfer {
     struct dragon_py_state *state;

@@ -305,6 +305,7 @@ static PyObject *before_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(un
     copying->outer = innermost;
     innermost = copying;
     prepare(copying);
+    dragon_py_decodings_before_fork();
     dragon_py_block_before_fork();
     dragon_py_allocation_before_fork();
     Py_RETURN_NONE;

@@ -105,6 +105,71 @@ def test_a_received_array_is_valid_on_both_sides_of_a_fork(dragon: BaseContext) 
     assert arrays[0][99_999] == 99_999
 
 
+class ForksOnArrival:
+    """Its unpickling forks. Whoever is not first waits for the other's end, and for use_memory()."""
+
+    copy_is_first: bool
+    use_memory: Callable[[], None]
+    pid = -1
+    done: tuple[int, int]
+
+    def __setstate__(self, state: object) -> None:
+        cls = type(self)
+        cls.pid = os.fork()
+        if cls.copy_is_first and cls.pid:
+            os.waitid(os.P_PID, cls.pid, os.WEXITED | os.WNOWAIT)
+            cls.use_memory()
+        elif not cls.copy_is_first and not cls.pid:
+            os.read(cls.done[0], 1)
+
+    def __getstate__(self) -> object:
+        return "a state"
+
+
+@pytest.mark.parametrize("copy_is_first", [True, False])
+@pytest.mark.parametrize("beside", ["bytes", "array"])
+@pytest.mark.parametrize("carrier", ["Queue", "Pipe"])
+def test_both_sides_of_a_fork_in_the_middle_of_a_get_have_the_object(
+    dragon: BaseContext, copy_is_first: bool, beside: str, carrier: str
+) -> None:
+    text = [str(i) for i in range(20_000)]  # in the pickle, behind what forks
+    large = bytes(100_000) if beside == "bytes" else numpy.arange(100_000.0)
+    inner = dragon.SimpleQueue()
+    q: Any = dragon.Queue()
+    reader, writer = dragon.Pipe(duplex=False)
+    fillers = dragon.Queue()
+
+    def use_memory() -> None:
+        """Write over what was freed."""
+        for _ in range(10):
+            fillers.put(["?" * 5] * 20_000 + [str(-i) for i in range(5000)])
+            fillers.put(numpy.zeros(100_000 + 30_000))
+
+    ForksOnArrival.copy_is_first = copy_is_first
+    ForksOnArrival.use_memory = staticmethod(use_memory)
+    ForksOnArrival.done = os.pipe()
+    (q.put if carrier == "Queue" else writer.send)([ForksOnArrival(), text, large, inner])
+    del inner
+    pid = os.getpid()
+    status = 1
+    try:
+        received = q.get() if carrier == "Queue" else reader.recv()
+        assert received[1] == text
+        assert numpy.array_equal(received[2], large) or received[2] == large
+        received[3].put(1)
+        status = 0
+    finally:
+        if os.getpid() != pid:
+            os._exit(status)
+    if not copy_is_first:
+        del received
+        use_memory()
+        os.write(ForksOnArrival.done[1], b".")
+    for fd in ForksOnArrival.done:
+        os.close(fd)
+    assert os.waitstatus_to_exitcode(os.waitpid(ForksOnArrival.pid, 0)[1]) == 0
+
+
 def test_a_copy_can_close_a_queue_whose_descriptor_was_asked_for(dragon: BaseContext) -> None:
     q = dragon.SimpleQueue()
     q._reader.fileno()
