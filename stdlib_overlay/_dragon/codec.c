@@ -760,6 +760,19 @@ static int pickle_with(const struct dragon_py_transfer *t, PyObject *sink, PyObj
     return r;
 }
 
+/* This thread is using the kept pickler. */
+static _Thread_local bool has_kept_pickler;
+
+void dragon_py_pickler_after_fork(struct dragon_py_state *state)
+{
+    if (!state->pickler_is_busy || has_kept_pickler)
+        return;
+    /* The thread that was using it is not in the copy, but what it was pickling is in the
+     * pickler's memo. */
+    Py_CLEAR(state->pickler);
+    state->pickler_is_busy = false;
+}
+
 static int make_kept_pickler(struct dragon_py_state *state)
 {
     if (state->pickler)
@@ -784,9 +797,9 @@ static int encode_pickle(const struct dragon_py_transfer *t, PyObject *object,
     if (make_kept_pickler(state) < 0)
         return -1;
     if (!state->pickler_is_busy) {
-        state->pickler_is_busy = true;
+        state->pickler_is_busy = has_kept_pickler = true;
         r = pickle_with(t, state->sink, state->pickler, object, message, pickling_failed_out);
-        state->pickler_is_busy = false;
+        state->pickler_is_busy = has_kept_pickler = false;
         return r;
     }
     /* Another thread pickles, or the object's reducer called put itself. */

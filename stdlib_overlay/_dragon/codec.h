@@ -34,6 +34,9 @@ int dragon_py_note_export(struct dragon_py_state *state, struct dragon_object *o
 void dragon_py_exports_before_fork(uint32_t holder);
 void dragon_py_exports_after_fork(uint32_t holder);
 
+/* In a copy: the pickler that a thread of the parent was using is replaced. */
+void dragon_py_pickler_after_fork(struct dragon_py_state *state);
+
 /* Before a fork in the middle of taking messages apart: both processes go on with them. */
 void dragon_py_decodings_before_fork(void);
 

@@ -358,9 +358,10 @@ static void keep_copied(uint64_t bit)
 
 /* Forks of other threads are not this process's. The one that this came in the middle of
  * goes on here, too, as a fork of this process. */
-static PyObject *after_fork_in_child(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+static PyObject *after_fork_in_child(PyObject *module, PyObject *Py_UNUSED(unused))
 {
     keep_copied(innermost ? innermost->bit : 0);
+    dragon_py_pickler_after_fork(dragon_py_state_of_module(module));
     if (innermost)
         end_copying();
     bits_in_use = 0;

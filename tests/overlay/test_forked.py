@@ -4,8 +4,10 @@ import gc
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import select
 import subprocess
+import threading
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -168,6 +170,61 @@ def test_both_sides_of_a_fork_in_the_middle_of_a_get_have_the_object(
     for fd in ForksOnArrival.done:
         os.close(fd)
     assert os.waitstatus_to_exitcode(os.waitpid(ForksOnArrival.pid, 0)[1]) == 0
+
+
+class CountsPicklers:
+    """Arrives as the number of picklers that there were when it was pickled."""
+
+    def __reduce__(self) -> Any:
+        return int, (sum(type(o) is pickle.Pickler for o in gc.get_objects()),)
+
+
+class WaitsWhilePickled:
+    def __init__(self) -> None:
+        self.is_there = threading.Event()
+        self.goes_on = threading.Event()
+
+    def __reduce__(self) -> Any:
+        self.is_there.set()
+        self.goes_on.wait()
+        return int, ()
+
+
+def test_a_copy_forked_while_another_thread_pickles_pickles_as_ever(dragon: BaseContext) -> None:
+    q, other = dragon.SimpleQueue(), dragon.SimpleQueue()
+    shared = ["known to the other pickler"]
+    waiting = WaitsWhilePickled()
+    q.put([CountsPicklers()])
+    before = q.get()
+    thread = threading.Thread(target=other.put, args=([shared, waiting],))
+    thread.start()
+    waiting.is_there.wait()
+
+    def copy() -> None:
+        for _ in range(2):
+            q.put([shared, CountsPicklers()])
+            assert q.get() == [shared, *before]
+
+    status = in_a_copy(copy)
+    waiting.goes_on.set()
+    thread.join()
+    assert status == 0
+    assert other.get() == [shared, 0]
+
+
+def test_a_copy_forked_by_what_is_pickled_does_not_take_its_pickler(dragon: BaseContext) -> None:
+    q, inner = dragon.SimpleQueue(), dragon.SimpleQueue()
+
+    class Forks:
+        def __reduce__(self) -> Any:
+            def copy() -> None:
+                inner.put([1])
+                assert inner.get() == [1]
+
+            return int, (in_a_copy(copy),)
+
+    q.put([shared := ["twice"], Forks(), shared])
+    assert q.get() == [["twice"], 0, ["twice"]]
 
 
 def test_a_copy_can_close_a_queue_whose_descriptor_was_asked_for(dragon: BaseContext) -> None:
