@@ -216,10 +216,13 @@ static void keep_exact(struct dragon_pipe *pipe)
 int dragon_pipe_try_receive(struct dragon_pipe *pipe, uint32_t holder,
                             struct dragon_message *message_out)
 {
-    int r = dragon_channel_try_receive(&pipe->channel, holder, message_out);
+    int r;
 
+    if (dragon_peek(&pipe->shared->is_exposed))
+        return has_message(pipe) ? DRAGON_CHANNEL_BUSY : DRAGON_CHANNEL_EMPTY;
+    r = dragon_channel_try_receive(&pipe->channel, holder, message_out);
     if (r <= 0)
-        keep_exact(pipe);
+        keep_exact(pipe); /* it was exposed meanwhile */
     return dragon_error_trace(r);
 }
 

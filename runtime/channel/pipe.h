@@ -93,7 +93,8 @@ int dragon_pipe_send(struct dragon_pipe *pipe, const struct dragon_message *mess
 
 /* ---- receiving ---- */
 
-/* As dragon_channel_try_receive: it says _EMPTY also at the end. */
+/* As dragon_channel_try_receive: it says _EMPTY also at the end. Of an exposed pipe nothing is
+ * taken, _BUSY: who takes the last message has to wait for senders. */
 int dragon_pipe_try_receive(struct dragon_pipe *pipe, uint32_t holder,
                             struct dragon_message *message_out);
 

@@ -583,21 +583,36 @@ PyDoc_STRVAR(
     "through it.\n\n"
     "Source: multiprocessing.connection.Connection.fileno.");
 
+/* Without the GIL: a sender that is stopped between two stores is waited for. */
+static int expose(struct dragon_py_connection *self)
+{
+    struct dragon_py_pipe *incoming = self->incoming, *outgoing = self->outgoing;
+    int r = 0;
+
+    Py_BEGIN_ALLOW_THREADS
+    if (incoming && incoming->base.object.state)
+        r = dragon_pipe_expose(&incoming->pipe);
+    if (r == 0 && outgoing && outgoing->base.object.state)
+        r = dragon_pipe_expect_foreign(&outgoing->pipe);
+    Py_END_ALLOW_THREADS
+    return r;
+}
+
 static PyObject *connection_fileno(struct dragon_py_connection *self, PyObject *Py_UNUSED(unused))
 {
-    int r = 0;
+    int r, fd;
 
     if (dragon_py_connection_require_open(self) < 0)
         return NULL;
-    if (self->incoming && self->incoming->base.object.state)
-        r = dragon_pipe_expose(&self->incoming->pipe);
-    if (r == 0 && self->outgoing && self->outgoing->base.object.state)
-        r = dragon_pipe_expect_foreign(&self->outgoing->pipe);
-    if (r < 0) {
+    dragon_py_connection_enter(self);
+    r = expose(self);
+    fd = self->fd;
+    if (r < 0)
         raise_result(self, self->incoming, r, "fileno");
-        return NULL;
-    }
-    return PyLong_FromLong(self->fd);
+    else if (self->is_closed) /* meanwhile */
+        r = dragon_py_raise_closed();
+    dragon_py_connection_leave(self);
+    return r < 0 ? NULL : PyLong_FromLong(fd);
 }
 
 /* ---- life ---- */

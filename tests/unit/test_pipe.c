@@ -1,6 +1,7 @@
 /* One process, or two that end as they should. Deaths: tests/process/test_killed_in_pipe.c. */
 #include "support/pipe_fixture.h"
 #include "support/shared_page.h"
+#include "wait/mutex.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -229,6 +230,27 @@ Test(pipe, an_exposed_descriptor_is_readable_exactly_while_there_is_a_message)
     cr_assert_not(is_readable());
     close_end(writer);
     cr_assert(is_readable());
+}
+
+Test(pipe, an_attempt_to_receive_never_waits_for_a_sender)
+{
+    struct dragon_mutex *senders = &writer->shared->channel.send_lock;
+    struct dragon_message message;
+
+    send_one(1);
+    send_one(2);
+    cr_assert_eq(dragon_mutex_lock(senders), 0);
+    cr_assert_eq(dragon_pipe_try_receive(reader, DRAGON_HOLDER_NONE, &message), 0);
+    dragon_mutex_unlock(senders);
+    cr_assert_eq(dragon_pipe_expose(reader), 0);
+    cr_assert_eq(dragon_mutex_lock(senders), 0);
+    cr_assert_eq(dragon_pipe_try_receive(reader, DRAGON_HOLDER_NONE, &message),
+                 DRAGON_CHANNEL_BUSY);
+    dragon_mutex_unlock(senders);
+    expect(2);
+    cr_assert(!is_readable());
+    cr_assert_eq(dragon_pipe_try_receive(reader, DRAGON_HOLDER_NONE, &message),
+                 DRAGON_CHANNEL_EMPTY);
 }
 
 Test(pipe, a_descriptor_that_is_exposed_late_knows_of_earlier_messages)
