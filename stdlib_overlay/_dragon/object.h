@@ -6,8 +6,7 @@
  *
  * A derived type lays out its instance as
  *     struct lock { struct dragon_py_object base; ...own fields... };
- * calls dragon_py_object_create from tp_init (or tp_new), and names its kind
- * and state size in a struct dragon_py_object_kind, which open and adopt use.
+ * and calls dragon_py_object_create from tp_init (or tp_new).
  */
 
 #include "module.h"
