@@ -32,8 +32,39 @@ static struct dragon_py_state *state_of(struct dragon_py_connection *self)
 
 /* ---- closing ---- */
 
+/* The closed connections that the last thread inside is to finish with. Guarded by the GIL. */
+static struct dragon_py_connection *first_closing;
+
+/* How often this thread is inside of connections. */
+static _Thread_local unsigned depth;
+
+/* It has come out of a fork inside of one, and will finish what others left. */
+static _Thread_local bool finishes_for_others;
+
+static void enlist(struct dragon_py_connection *self)
+{
+    if (self->is_closing)
+        return;
+    self->is_closing = true;
+    self->next_closing = first_closing;
+    first_closing = self;
+}
+
+static void delist(struct dragon_py_connection *self)
+{
+    struct dragon_py_connection **place = &first_closing;
+
+    if (!self->is_closing)
+        return;
+    while (*place != self)
+        place = &(*place)->next_closing;
+    *place = self->next_closing;
+    self->is_closing = false;
+}
+
 static void finish_close(struct dragon_py_connection *self)
 {
+    delist(self);
     dragon_os_close(self->fd);
     self->fd = -1;
     if (self->incoming && self->incoming->base.object.state)
@@ -48,14 +79,36 @@ void dragon_py_connection_enter(struct dragon_py_connection *self)
         self->n_inside = 0;
     self->fork_generation = dragon_py_fork_generation;
     self->n_inside++;
+    depth++;
+}
+
+/* After a fork: the threads that were inside are not in the copy. */
+static void finish_for_others(void)
+{
+    finishes_for_others = false;
+    while (first_closing) {
+        first_closing->n_inside = 0;
+        finish_close(first_closing);
+    }
 }
 
 void dragon_py_connection_leave(struct dragon_py_connection *self)
 {
     if (self->n_inside > 0) /* it was counted anew if a pickler forked */
         self->n_inside--;
-    if (self->n_inside == 0 && self->is_closed)
+    if (self->is_closed && self->n_inside == 0)
         finish_close(self);
+    else if (self->is_closed)
+        enlist(self);
+    if (--depth == 0 && finishes_for_others)
+        finish_for_others();
+}
+
+void dragon_py_connections_after_fork(void)
+{
+    finishes_for_others = first_closing != NULL;
+    if (depth == 0)
+        finish_for_others();
 }
 
 int dragon_py_raise_closed(void)

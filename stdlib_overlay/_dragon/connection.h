@@ -17,12 +17,17 @@ struct dragon_py_connection {
     bool is_closed;           /* close() was called */
     unsigned n_inside;        /* threads that are in a method */
     uint32_t fork_generation; /* n_inside is of the process in which this was current */
+    bool is_closing;          /* closed, and in the list of those that still have threads inside */
+    struct dragon_py_connection *next_closing;
 };
 
 /* A thread is in a method, or has left it: until then the descriptor stays open, and the
  * pipes stay in use. */
 void dragon_py_connection_enter(struct dragon_py_connection *self);
 void dragon_py_connection_leave(struct dragon_py_connection *self);
+
+/* In a forked copy: threads that are not in it leave nothing. */
+void dragon_py_connections_after_fork(void);
 
 /* -1 with OSError if the connection is closed. */
 int dragon_py_connection_require_open(const struct dragon_py_connection *self);

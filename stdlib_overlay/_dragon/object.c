@@ -2,6 +2,7 @@
 
 #include "block.h"
 #include "codec.h"
+#include "connection.h"
 #include "pool.h"
 
 #include "memory/pool.h"
@@ -362,6 +363,7 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *Py_UNUSED(unuse
 {
     keep_copied(innermost ? innermost->bit : 0);
     dragon_py_pickler_after_fork(dragon_py_state_of_module(module));
+    dragon_py_connections_after_fork();
     if (innermost)
         end_copying();
     bits_in_use = 0;

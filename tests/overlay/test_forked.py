@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -225,6 +226,66 @@ def test_a_copy_forked_by_what_is_pickled_does_not_take_its_pickler(dragon: Base
 
     q.put([shared := ["twice"], Forks(), shared])
     assert q.get() == [["twice"], 0, ["twice"]]
+
+
+def is_asleep(thread: threading.Thread) -> bool:
+    stat = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] == "S"
+
+
+def test_a_copy_keeps_no_connection_open_that_is_being_closed(dragon: BaseContext) -> None:
+    here, there = dragon.Pipe()
+    told, tell = os.pipe()
+
+    def receive() -> None:
+        with pytest.raises(OSError, match="handle is closed"):
+            here.recv()
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    assert until(lambda: is_asleep(thread))
+    here.close()  # the thread does that when it looks
+    pid = os.fork()
+    if pid == 0:
+        os.read(told, 1)
+        os._exit(0)
+    try:
+        thread.join()
+        assert there.poll(5), "its end, as nobody has the other end open"
+    finally:
+        os.write(tell, b".")
+        os.waitpid(pid, 0)
+        os.close(told)
+        os.close(tell)
+
+
+def test_a_copy_forked_inside_of_a_connection_goes_on_with_it(dragon: BaseContext) -> None:
+    here, there = dragon.Pipe()
+    other, others_peer = dragon.Pipe()
+
+    class Forks:
+        def __reduce__(self) -> Any:
+            other.close()
+            return int, (os.fork(),)
+
+    thread = threading.Thread(target=lambda: pytest.raises(OSError, other.recv))
+    thread.start()
+    assert until(lambda: is_asleep(thread))
+    pid, fd = os.getpid(), other._socket
+    try:
+        here.send([Forks()])
+        if os.getpid() != pid:
+            here.send(os.path.exists(f"/proc/self/fd/{fd}"))
+    finally:
+        if os.getpid() != pid:
+            os._exit(0)
+    thread.join()
+    received = [there.recv() for _ in range(3)]
+    (child,) = {item[0] for item in received if isinstance(item, list)} - {0}
+    os.waitpid(child, 0)
+    assert [0] in received
+    assert False in received, "open in the copy"
+    assert others_peer.poll()
 
 
 def test_a_copy_can_close_a_queue_whose_descriptor_was_asked_for(dragon: BaseContext) -> None:
