@@ -430,9 +430,9 @@ def test_of_two_connections_both_begin_or_none(dragon: BaseContext) -> None:
     before = n_descriptors()
     fresh: list[Any] = [Connection.__new__(Connection), Connection.__new__(Connection)]
     wrong: Any = ("no pipe", None)
-    for given in ((wrong, pipes), (pipes, wrong)):
+    for first, second in ((wrong, pipes), (pipes, wrong)):
         with pytest.raises(TypeError, match="not a Pipe"):
-            _dragon.connect(*fresh, *given)
+            _dragon.connect(fresh[0], fresh[1], first, second)
         assert fresh[0].closed
         assert fresh[1].closed
     with pytest.raises(ValueError, match="invalid handle"):
