@@ -109,7 +109,7 @@ def test_a_received_array_is_valid_on_both_sides_of_a_fork(dragon: BaseContext) 
 
 
 class ForksOnArrival:
-    """Its unpickling forks. Whoever is not first waits for the other's end, and for use_memory()."""
+    """Its unpickling forks. Whoever is not first waits for the other's end and use_memory()."""
 
     copy_is_first: bool
     use_memory: Callable[[], None]
@@ -268,7 +268,11 @@ def test_a_copy_forked_inside_of_a_connection_goes_on_with_it(dragon: BaseContex
             other.close()
             return int, (os.fork(),)
 
-    thread = threading.Thread(target=lambda: pytest.raises(OSError, other.recv))
+    def receive() -> None:
+        with pytest.raises(OSError):
+            other.recv()
+
+    thread = threading.Thread(target=receive)
     thread.start()
     assert until(lambda: is_asleep(thread))
     pid, fd = os.getpid(), other._socket
