@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-from types import ModuleType
-from typing import Any
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any, NamedTuple
 
 import eventcount
 import heap_remote
@@ -41,29 +42,68 @@ N_STATES = {
 }
 
 
-@cache
-def found(model: ModuleType, title: str) -> Result[Any]:
-    """What the model's search finds in the protocol as it stands."""
-    result: Result[Any] = model.search(model.SETTINGS[title])
-    return result
+class Found(NamedTuple):
+    """What a search found, in short."""
+
+    n_states: int
+    wrong: set[str]
+    explained: set[str]
+
+
+Search = Callable[[str, str], Found]
+
+#: Titles of settings and names of mutations, which are told apart by this.
+MUTATED = "mutation: "
+
+
+def setting_of(name: str, title: str) -> Any:
+    model = MODELS[name]
+    if title.startswith(MUTATED):
+        return broken(model.BROKEN)[title.removeprefix(MUTATED)]
+    return model.SETTINGS[title]
+
+
+def run(name: str, title: str) -> Found:
+    result: Result[Any] = MODELS[name].search(setting_of(name, title))
+    return Found(result.n_states, set(result.wrong), set(result.explained))
+
+
+@pytest.fixture(scope="session")
+def search(request: pytest.FixtureRequest) -> Iterator[Search]:
+    """Run a search by its model and title. Those of all chosen tests are begun at once."""
+    begun: dict[tuple[str, str], Future[Found]] = {}
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as executor:
+
+        def find(name: str, title: str) -> Found:
+            if (name, title) not in begun:
+                begun[name, title] = executor.submit(run, name, title)
+            return begun[name, title].result()
+
+        for item in request.session.items:
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            if "title" in parameters:
+                key = parameters["name"], parameters["title"]
+                begun[key] = executor.submit(run, *key)
+        yield find
+        executor.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize(
-    ("model", "title"),
+    ("name", "title"),
     [
-        pytest.param(model, title, id=f"{name}: {title}")
+        pytest.param(name, title, id=f"{name}: {title}")
         for name, model in MODELS.items()
         for title in model.SETTINGS
     ],
 )
-def test_no_interleaving_and_no_death_does_harm(model: ModuleType, title: str) -> None:
-    assert found(model, title).wrong == {}
+def test_no_interleaving_and_no_death_does_harm(search: Search, name: str, title: str) -> None:
+    assert search(name, title).wrong == set()
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_search_gets_around(name: str) -> None:
-    model = MODELS[name]
-    assert sum(found(model, title).n_states for title in model.SETTINGS) > N_STATES[name]
+def test_the_search_gets_around(search: Search, name: str) -> None:
+    settings = MODELS[name].SETTINGS
+    assert sum(search(name, title).n_states for title in settings) > N_STATES[name]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -72,24 +112,26 @@ def test_each_mutation_is_shown(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "setting"),
+    ("name", "title"),
     [
-        pytest.param(model, setting, id=f"{name}: {mutation}")
+        pytest.param(name, MUTATED + mutation, id=f"{name}: {mutation}")
         for name, model in MODELS.items()
-        for mutation, setting in broken(model.BROKEN).items()
+        for mutation in broken(model.BROKEN)
     ],
 )
-def test_each_mutation_of_the_protocol_does_harm(model: ModuleType, setting: Any) -> None:
-    assert setting.mutation
-    assert model.search(setting).wrong
+def test_each_mutation_of_the_protocol_does_harm(search: Search, name: str, title: str) -> None:
+    assert setting_of(name, title).mutation
+    assert search(name, title).wrong
 
 
 # What the end of an eventcount's park is for.
 
 
-def test_a_killed_waiter_costs_others_a_wake_up_only_if_it_had_been_woken() -> None:
-    assert set(found(eventcount, "waiters killed").explained) == {eventcount.LOST_BY_WAITER}
+def test_a_killed_waiter_costs_others_a_wake_up_only_if_it_had_been_woken(search: Search) -> None:
+    assert search("eventcount", "waiters killed").explained == {eventcount.LOST_BY_WAITER}
 
 
-def test_a_killed_waker_costs_a_wake_up_only_between_its_change_and_its_wake() -> None:
-    assert set(found(eventcount, "wakers killed").explained) == {eventcount.LOST_BY_WAKER}
+def test_a_killed_waker_costs_a_wake_up_only_between_its_change_and_its_wake(
+    search: Search,
+) -> None:
+    assert search("eventcount", "wakers killed").explained == {eventcount.LOST_BY_WAKER}
