@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -97,3 +98,9 @@ def n_blocks() -> int:
     """Blocks of the default pool that are in use, after what is garbage is gone."""
     gc.collect()
     return int(_dragon.pool_statistics()["n_blocks"])
+
+
+def is_asleep(thread: threading.Thread) -> bool:
+    """True if the thread is in a system call that blocks."""
+    with open(f"/proc/self/task/{thread.native_id}/syscall") as file:
+        return not file.read().startswith("running")

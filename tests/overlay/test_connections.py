@@ -27,7 +27,7 @@ from connection_children import (
     send_and_die,
     use_received,
 )
-from overlay_support import Outcome, n_blocks, until
+from overlay_support import Outcome, is_asleep, n_blocks, until
 
 import _dragon
 from dragon_overlay import connection as overlay_connection
@@ -665,12 +665,6 @@ def test_a_copy_closes_what_a_thread_of_the_other_uses(dragon: BaseContext) -> N
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     there.send(1)
     thread.join()
-
-
-def is_asleep(thread: threading.Thread) -> bool:
-    """True if the thread is in a system call that blocks."""
-    with open(f"/proc/self/task/{thread.native_id}/syscall") as file:
-        return not file.read().startswith("running")
 
 
 def test_a_fork_process_of_multiprocessing_can_use_a_connection(dragon: BaseContext) -> None:

@@ -10,13 +10,12 @@ import subprocess
 import threading
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
-from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 from children import become_a_daemon, put_all, square
-from overlay_support import Outcome, n_blocks, until
+from overlay_support import Outcome, is_asleep, n_blocks, until
 
 
 def in_a_copy(action: Callable[[], Any]) -> int:
@@ -226,11 +225,6 @@ def test_a_copy_forked_by_what_is_pickled_does_not_take_its_pickler(dragon: Base
 
     q.put([shared := ["twice"], Forks(), shared])
     assert q.get() == [["twice"], 0, ["twice"]]
-
-
-def is_asleep(thread: threading.Thread) -> bool:
-    stat = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
-    return stat.rpartition(")")[2].split()[0] == "S"
 
 
 def test_a_copy_keeps_no_connection_open_that_is_being_closed(dragon: BaseContext) -> None:

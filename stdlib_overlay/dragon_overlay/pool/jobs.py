@@ -8,6 +8,7 @@ Source: Lib/multiprocessing/pool.py of CPython 3.11.
 
 from __future__ import annotations
 
+import abc
 import functools
 import multiprocessing
 import sys
@@ -45,7 +46,7 @@ class Limits(NamedTuple):
         return cls(timeout, retries, lookahead)
 
 
-class Job:
+class Job(abc.ABC):
     """What the dispatcher knows of a job."""
 
     # Of the standard library's classes.
@@ -79,9 +80,9 @@ class Job:
         """N items from the first on."""
         return self.items[first : first + n]
 
+    @abc.abstractmethod
     def answer(self, index: int, success: bool, value: Any) -> None:
         """The call of this index has ended. Runs callbacks."""
-        raise NotImplementedError
 
     def answer_all(self, first: int, results: list[Any]) -> None:
         """The calls from an index on have ended with these results. Runs callbacks."""
@@ -92,9 +93,9 @@ class Job:
         """Whether the program's code may run in an answer."""
         return self.has_callbacks or self.progress is not None
 
+    @abc.abstractmethod
     def abandon(self, error: Exception) -> None:
         """No answer will come: who waits gets the error. No callback is run."""
-        raise NotImplementedError
 
     def begin(self, first: int, end: int) -> tuple[int, int]:
         """Items from first to below end are about to go to a worker.
