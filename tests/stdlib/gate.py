@@ -1,8 +1,10 @@
 """Run CPython's own multiprocessing tests under dragon; none that passed before may fail.
 
-    gate.py --dragon build/dragon               run the four suites under start method "dragon"
+    gate.py --dragon build/dragon               run all suites under start method "dragon"
     gate.py --dragon build/dragon --update      ... and add what newly passes to passing.txt
     gate.py --dragon build/dragon --stock fork  stock methods must pass what they pass in python3
+    gate.py ... --repeat 3 --jobs 4             each class three times, four classes at once
+    gate.py ... --without-cloudpickle           as on a machine that does not have it
 
 What the suites test must be dragon's own (OWN), not the standard library's in dragon processes.
 passing.txt holds the tests that must pass, one `suite Class.test` a line. It may only grow. The
@@ -12,15 +14,20 @@ closing line counts these tests; those not yet expected to pass are in the score
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 BASELINE = HERE / "baseline"
 PASSING = HERE / "passing.txt"
-SUITES = ("mp", "main_handling", "futures", "primitives")
+SUITES = ("mp", "main_handling", "futures", "primitives", "others")
 TEST_TIMEOUT_S = 100  # the slowest takes 6 s under spawn on an idle machine
 SUITE_TIMEOUT_S = 900
 
@@ -30,7 +37,29 @@ OWN = (
     *("Queue", "JoinableQueue", "SimpleQueue", "Pipe", "Value", "Array", "Pool"),
 )
 
+#: Tests of other modules that start processes: module, and which of its tests.
+OTHERS = (
+    (
+        "test.test_logging",
+        r"QueueListenerTest.*(mp_queue|no_messages)|LogRecordTest.test_multiprocessing",
+    ),
+    ("test.test_fcntl", "test_lockf"),
+    ("test.test_re", "gh94675"),
+    ("test.test_compileall", "multiple_workers"),
+    ("test.test_asyncio.test_events", "new_process"),
+)
+
 Outcomes = dict[str, str]  # "Class.test" -> "passed", "skipped", "failed", "timeout", ...
+
+
+class Run(NamedTuple):
+    """How the suites are run."""
+
+    dragon: Path  # the executable under test
+    method: str  # the start method under test
+    results: Path  # folder for records, and the output of the runner's workers
+    repeat: int
+    jobs: int
 
 
 def read_names(path: Path) -> set[str]:
@@ -39,39 +68,73 @@ def read_names(path: Path) -> set[str]:
     return {line for line in lines if line}
 
 
-def record_of(results: Path, method: str, suite: str) -> Path:
+def record_of(run: Run, suite: str) -> Path:
     """The file with the record of a suite's run."""
-    return results / f"stdlib-{method}-{suite}.json"
+    return run.results / f"stdlib-{run.method}-{suite}.json"
 
 
-def run_suite(dragon: Path, method: str, suite: str, results: Path) -> Outcomes:
-    """Run one suite.
-
-    Args:
-        dragon (Path): The executable under test.
-        method (str): The start method under test.
-        suite (str): One of SUITES.
-        results (Path): Folder for the suite's record and the output of its workers.
+def run_suite(run: Run, suite: str) -> Outcomes:
+    """Run one of SUITES.
 
     Returns:
         Outcomes: Empty if the suite could not be run at all.
     """
-    record = record_of(results, method, suite)
+    if suite == "primitives":
+        chosen = ["--from-list", str(BASELINE / "primitives_pass.txt")]
+        return run_tests(run, suite, ["--suite", suite, *chosen])
+    if suite != "others":
+        return run_tests(run, suite, ["--suite", suite])
+    outcomes: Outcomes = {}
+    for module, tests in OTHERS:
+        arguments = ["--suite", f"module:{module}", "--only", tests]
+        outcomes |= run_tests(run, module.rpartition(".")[2], arguments)
+    return outcomes
+
+
+def run_tests(run: Run, name: str, which: list[str]) -> Outcomes:
+    """Have the runner run tests.
+
+    Args:
+        run: how.
+        name: of their record.
+        which: the runner's arguments that choose them.
+
+    Returns:
+        Outcomes: Empty if they could not be run at all.
+    """
+    record = record_of(run, name)
     record.unlink(missing_ok=True)
-    command = [sys.executable, "-I", str(HERE / "run_mp_suite.py"), "--python", str(dragon)]
-    command += ["--method", method, "--suite", suite, "--test-timeout", str(TEST_TIMEOUT_S)]
+    command = [sys.executable, "-I", str(HERE / "run_mp_suite.py"), "--python", str(run.dragon)]
+    command += ["--method", run.method, *which, "--test-timeout", str(TEST_TIMEOUT_S)]
     command += ["--class-timeout", "300", "--json", str(record)]
     command += ["--log", str(record.with_suffix(".log"))]
-    if suite == "primitives":
-        command += ["--from-list", str(BASELINE / "primitives_pass.txt")]
+    command += ["--repeat", str(run.repeat), "--jobs", str(run.jobs)]
+    timeout = SUITE_TIMEOUT_S * run.repeat
     with record.with_suffix(".table").open("w", encoding="utf-8") as table:
-        subprocess.run(command, stdout=table, stderr=table, timeout=SUITE_TIMEOUT_S, check=False)
+        subprocess.run(command, stdout=table, stderr=table, timeout=timeout, check=False)
     if not record.exists():
         print(record.with_suffix(".table").read_text(encoding="utf-8")[-1500:])
         return {}
     document = json.loads(record.read_text(encoding="utf-8"))
-    report_leaks(suite, document["classes"])
-    return {name: test["outcome"] for name, test in document["tests"].items()}
+    report_leaks(name, document["classes"])
+    return {test: of_test["outcome"] for test, of_test in document["tests"].items()}
+
+
+@contextlib.contextmanager
+def cloudpickle_hidden() -> Iterator[None]:
+    """Have processes that are started meanwhile not find cloudpickle."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = 'raise ModuleNotFoundError("it is hidden for a test", name="cloudpickle")\n'
+        Path(folder, "cloudpickle.py").write_text(text, encoding="utf-8")
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["PYTHONPATH"]
+            else:
+                os.environ["PYTHONPATH"] = before
 
 
 def report_leaks(suite: str, classes: dict[str, dict[str, list[str]]]) -> None:
@@ -122,7 +185,7 @@ def score_line(suite: str, outcomes: Outcomes) -> str:
     )
 
 
-def run_dragon(dragon: Path, results: Path, suites: list[str]) -> dict[str, str]:
+def run_dragon(run: Run, suites: list[str]) -> dict[str, str]:
     """Run the suites under start method "dragon", print their scores.
 
     Returns:
@@ -130,7 +193,7 @@ def run_dragon(dragon: Path, results: Path, suites: list[str]) -> dict[str, str]
     """
     outcomes: dict[str, str] = {}
     for suite in suites:
-        of_suite = run_suite(dragon, "dragon", suite, results)
+        of_suite = run_suite(run, suite)
         print(score_line(suite, of_suite) if of_suite else f"{suite}: could not be run", flush=True)
         outcomes.update({f"{suite} {name}": outcome for name, outcome in of_suite.items()})
     return outcomes
@@ -159,9 +222,9 @@ def judge(expected: set[str], outcomes: dict[str, str]) -> int:
     return 1 if lost else 0
 
 
-def gate_dragon(dragon: Path, results: Path, suites: list[str], update: bool) -> int:
+def gate_dragon(run: Run, suites: list[str], update: bool) -> int:
     """Compare a run under start method "dragon" with passing.txt; see `judge`."""
-    outcomes = run_dragon(dragon, results, suites)
+    outcomes = run_dragon(run, suites)
     expected = {name for name in read_names(PASSING) if name.split()[0] in suites}
     gained = passes(outcomes) - expected
     if gained and update:
@@ -172,7 +235,7 @@ def gate_dragon(dragon: Path, results: Path, suites: list[str], update: bool) ->
         print(f"{len(gained)} tests pass that passing.txt does not name (gate.py --update adds):")
         print("\n".join(f"  {name}" for name in sorted(gained)[:10]))
     not_own = []
-    record = record_of(results, "dragon", "mp")
+    record = record_of(run, "mp")
     if "mp" in suites and record.exists():
         document = json.loads(record.read_text(encoding="utf-8"))
         not_own = foreign(document["meta"]["info"]["provenance"])
@@ -181,10 +244,9 @@ def gate_dragon(dragon: Path, results: Path, suites: list[str], update: bool) ->
     return judge(expected, outcomes) or int(bool(not_own))
 
 
-def gate_stock(dragon: Path, results: Path, method: str) -> int:
+def gate_stock(run: Run) -> int:
     """Compare the mp suite under a stock start method with python3's run of it; see `judge`."""
-    outcomes = run_suite(dragon, method, "mp", results)
-    return judge(baseline_passes(method), outcomes)
+    return judge(baseline_passes(run.method), run_suite(run, "mp"))
 
 
 def main() -> int:
@@ -196,13 +258,19 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("test-results"))
     parser.add_argument("--update", action="store_true", help="add what newly passes")
     parser.add_argument("--stock", choices=("spawn", "fork", "forkserver"))
-    parser.add_argument("--suite", action="append", choices=SUITES, help="default: all four")
+    parser.add_argument("--suite", action="append", choices=SUITES, help="default: all")
+    parser.add_argument("--repeat", type=int, default=1, help="runs of each class")
+    parser.add_argument("--jobs", type=int, default=1, help="classes that run at once")
+    parser.add_argument("--without-cloudpickle", action="store_true", help="hide cloudpickle")
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
-    dragon = options.dragon.resolve()
-    if options.stock:
-        return gate_stock(dragon, options.results, options.stock)
-    return gate_dragon(dragon, options.results, options.suite or list(SUITES), options.update)
+    method = options.stock or "dragon"
+    how = options.results, options.repeat, options.jobs
+    run = Run(options.dragon.resolve(), method, *how)
+    with cloudpickle_hidden() if options.without_cloudpickle else contextlib.nullcontext():
+        if options.stock:
+            return gate_stock(run)
+        return gate_dragon(run, options.suite or list(SUITES), options.update)
 
 
 if __name__ == "__main__":
