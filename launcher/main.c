@@ -57,7 +57,7 @@ static int run_python(const struct dragon_options *options)
         return 1;
     }
     int status = dragon_interpreter_run(options);
-    dragon_node_leave();
+    dragon_node_leave_threads_behind(); /* daemon threads outlive the interpreter */
     return status;
 }
 

@@ -202,16 +202,24 @@ static PyObject *set_blocked_signals(PyObject *Py_UNUSED(module), PyObject *mask
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(leave_doc, "leave(status, /)\n--\n\n"
-                        "Leave the node and exit, without taking the interpreter down.");
+PyDoc_STRVAR(leave_doc, "leave(status, has_threads, /)\n--\n\n"
+                        "Leave the node and exit, without taking the interpreter down.\n\n"
+                        "With other threads, what this process has in shared memory is given back\n"
+                        "by others when it is gone.");
 
-static PyObject *leave(PyObject *Py_UNUSED(module), PyObject *status)
+static PyObject *leave(PyObject *Py_UNUSED(module), PyObject *args)
 {
+    PyObject *status;
+    int has_threads;
     int32_t number;
-    if (!is_number(status, &number)) {
+    if (!PyArg_ParseTuple(args, "Op:leave", &status, &has_threads) || !is_number(status, &number)) {
         return NULL;
     }
-    dragon_node_leave();
+    if (has_threads) {
+        dragon_node_leave_threads_behind();
+    } else {
+        dragon_node_leave();
+    }
     exit(number & 0xff);
 }
 
@@ -298,7 +306,7 @@ PyMethodDef dragon_spare_methods[] = {
     {"wait_for_adoption", wait_for_adoption, METH_VARARGS, wait_for_adoption_doc},
     {"join_node", join_node, METH_O, join_node_doc},
     {"set_blocked_signals", set_blocked_signals, METH_O, set_blocked_signals_doc},
-    {"leave", leave, METH_O, leave_doc},
+    {"leave", leave, METH_VARARGS, leave_doc},
     {"execute_hidden", execute_hidden, METH_VARARGS, execute_hidden_doc},
     {"environment", environment, METH_NOARGS, environment_doc},
     {NULL, NULL, 0, NULL},

@@ -393,23 +393,40 @@ int dragon_node_open(const struct dragon_node_options *options, struct dragon_no
     return 0;
 }
 
+/* Say that this process ends. The slot's index, or DRAGON_NODE_NO_SLOT. */
+static uint32_t say_end(struct dragon_node *node)
+{
+    uint32_t index;
+
+    wait_until_opened(node);
+    index = dragon_observe(&node->slot);
+    if (index == DRAGON_NODE_NO_SLOT)
+        return index;
+    dragon_publish(&dragon_table_claimed(&node->table, index)->state, DRAGON_TABLE_ENDING);
+    if (dragon_peek(&node->has_children) && !node->is_head) /* with the head, all end */
+        dragon_table_disown(&node->table, index);
+    return index;
+}
+
+void dragon_node_leave_threads_behind(void)
+{
+    struct dragon_node *node = dragon_observe(&current);
+
+    if (node)
+        (void)say_end(node);
+}
+
 void dragon_node_leave(void)
 {
     struct dragon_node *node = dragon_observe(&current);
-    struct dragon_table_slot *slot;
     uint32_t index;
 
     if (!node)
         return;
-    wait_until_opened(node);
-    /* The threads may be in the middle of anything: memory stays mapped and
+    /* The node's own threads may be in the middle of anything: memory stays mapped and
      * `node` stays allocated until the process is gone. */
-    index = dragon_observe(&node->slot);
+    index = say_end(node);
     if (index != DRAGON_NODE_NO_SLOT) {
-        slot = dragon_table_claimed(&node->table, index);
-        dragon_publish(&slot->state, DRAGON_TABLE_ENDING);
-        if (dragon_peek(&node->has_children) && !node->is_head) /* with the head, all end */
-            dragon_table_disown(&node->table, index);
         /* Without memory for that, somebody will find this process gone. */
         if (dragon_in_flight_leave(node->pool, DRAGON_HOLDER_FIRST_SLOT + index) == 0)
             dragon_table_release(&node->table, index);

@@ -72,6 +72,10 @@ struct dragon_node *dragon_node_if_open(void);
  * Its objects must not be used after this. */
 void dragon_node_leave(void);
 
+/* The same while other threads of this process may be in the middle of using the pool: nothing
+ * is freed under their hands. Who watches this process does that when it is gone. */
+void dragon_node_leave_threads_behind(void);
+
 /* Why there is no node although one was to be opened. 0: none was. -EBADMSG:
  * attach_fd is no pool of a node. -ESRCH: its head has ended. -ENOMEM, ... */
 int dragon_node_error(void);

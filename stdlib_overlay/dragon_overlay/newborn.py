@@ -145,6 +145,7 @@ def end(status: int) -> NoReturn:
     """
     atexit._run_exitfuncs()
     util._flush_std_streams()  # type: ignore[attr-defined]
-    if len(sys._current_frames()) == 1:
+    has_threads = len(sys._current_frames()) > 1
+    if not has_threads:
         _dragon.close_objects()
-    _dragon_launch.leave(status)
+    _dragon_launch.leave(status, has_threads)

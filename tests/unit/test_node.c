@@ -745,6 +745,32 @@ Test(node, what_a_child_held_that_was_killed_while_it_closed_is_taken_back)
     cr_assert(is_swept_when_killed(DRAGON_TABLE_ENDING));
 }
 
+static int leave_threads_behind(void *n_held)
+{
+    struct dragon_pool *pool = dragon_node_pool(dragon_node_current());
+    uint64_t n_before = n_blocks(pool);
+    uint32_t holder;
+
+    if (hold_blocks(dragon_node_current(), 5, &holder) != 0)
+        return 1;
+    dragon_node_leave_threads_behind();
+    atomic_store((_Atomic int *)n_held, (int)(n_blocks(pool) - n_before));
+    return 0;
+}
+
+Test(node, what_threads_may_use_is_freed_after_their_process_and_not_before)
+{
+    _Atomic int *n_held = shared_page(sizeof *n_held);
+    struct expected expected = {.node = open_node(&new_node)};
+
+    expected.n_blocks = n_blocks(dragon_node_pool(expected.node));
+    expected.child = child_start(leave_threads_behind, n_held);
+    cr_assert_eq(dragon_node_watch_child(expected.node, expected.child), 0);
+    cr_assert_eq(child_result(expected.child), 0);
+    cr_assert_eq(atomic_load(n_held), 5);
+    cr_assert(becomes_true(is_swept, &expected));
+}
+
 static int leave_cleanly(void *argument)
 {
     uint32_t holder;
