@@ -10,6 +10,7 @@ from __future__ import annotations
 import opcode
 import os
 import runpy
+import sys
 from collections.abc import Iterator
 from types import CodeType
 
@@ -36,6 +37,8 @@ def prepare(path: str) -> None:
         except Exception:  # noqa: BLE001  # the child meets it again, where it can be told
             return
         _compiled[key] = code
+        # Nor need a child look whether it is an archive, which takes it longer than running it.
+        sys.path_importer_cache.setdefault(path, None)
     runpy._get_code_from_file = _get_code  # type: ignore[attr-defined]
 
 
