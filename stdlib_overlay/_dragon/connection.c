@@ -765,6 +765,14 @@ static PyObject *get_closed(struct dragon_py_connection *self, void *Py_UNUSED(c
     return PyBool_FromLong(self->fd < 0 || self->is_closed);
 }
 
+static PyObject *get_has_message(struct dragon_py_connection *self, void *Py_UNUSED(closure))
+{
+    struct dragon_py_pipe *incoming = self->incoming;
+
+    return PyBool_FromLong(incoming && incoming->base.object.state &&
+                           dragon_channel_count(&incoming->pipe.channel) != 0);
+}
+
 static PyObject *get_readable(struct dragon_py_connection *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(self->is_readable);
@@ -810,6 +818,8 @@ static PyGetSetDef connection_getset[] = {
     {"closed", (getter)get_closed, NULL, PyDoc_STR("True if the connection is closed"), NULL},
     {"readable", (getter)get_readable, NULL, PyDoc_STR("True if the connection is readable"), NULL},
     {"writable", (getter)get_writable, NULL, PyDoc_STR("True if the connection is writable"), NULL},
+    {"_has_message", (getter)get_has_message, NULL,
+     PyDoc_STR("True if a message is there; False also at the end, and once closed"), NULL},
     {"_socket", (getter)get_socket, NULL,
      PyDoc_STR("The descriptor, for who neither reads nor writes it"), NULL},
     {"_pipes", (getter)get_pipes, NULL, PyDoc_STR("(incoming, outgoing); None: there is none"),

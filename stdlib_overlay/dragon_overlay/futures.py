@@ -1,8 +1,7 @@
 """ProcessPoolExecutor with workers of start method "dragon": its queue, its size, its calls.
 
 Its calls go through a queue of a class of its own, which becomes one of ours if its context is
-"dragon". A race in which it hangs is decided: workers that start in 2 ms, not 30, are in it often.
-Executors over other start methods stay as they are. ``install`` runs when
+"dragon"; ``executor_manager`` has its managing thread. Executors over other start methods stay as they are. ``install`` runs when
 ``concurrent.futures.process`` has been loaded.
 
 Source: Lib/concurrent/futures/process.py of CPython 3.11.
@@ -12,10 +11,11 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import threading
 from types import ModuleType
 from typing import Any
 
-from dragon_overlay import cpus, dispatch
+from dragon_overlay import cpus, dispatch, executor_manager
 from dragon_overlay.reduction import Shared
 
 
@@ -23,8 +23,8 @@ def install(module: ModuleType) -> None:
     """Complete ``concurrent.futures.process``, just executed."""
     _let_calls_travel_by_value(module._SafeQueue, module._CallItem)
     dispatch.dispatch(module._SafeQueue)
-    _choose_size(module.ProcessPoolExecutor)
-    _take_cancelled_calls_for_done(module._ExecutorManagerThread)
+    _begin(module.ProcessPoolExecutor)
+    executor_manager.install(module)
 
 
 def _let_calls_travel_by_value(queue_class: Any, stock_call: Any) -> None:
@@ -40,13 +40,26 @@ def _let_calls_travel_by_value(queue_class: Any, stock_call: Any) -> None:
         def __reduce__(self) -> Any:
             return self._dragon_wrap(stock_call(self.work_id, self.fn, self.args, self.kwargs))
 
-    def put(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
-        if isinstance(obj, stock_call) and isinstance(self, Shared):
-            from dragon_overlay import by_value
+    def put_call(self: Any, call: Any, *args: Any, **kwargs: Any) -> None:
+        from dragon_overlay import by_value
 
-            if not by_value.main_is_importable():
-                obj = OtherCall(obj, lambda call: by_value.ByName(call).__reduce__())
-        super(queue_class, self).put(obj, *args, **kwargs)
+        if not by_value.main_is_importable():
+            call = OtherCall(call, lambda call: by_value.ByName(call).__reduce__())
+        super(queue_class, self).put(call, *args, **kwargs)
+
+    def put(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
+        if not (isinstance(obj, stock_call) and isinstance(self, Shared)):
+            super(queue_class, self).put(obj, *args, **kwargs)
+            return
+        try:
+            put_call(self, obj, *args, **kwargs)
+        except BaseException as error:
+            # Nobody else knows of this call any more, and its future would never be done: there
+            # is no room in the pool, or a signal handler has raised something in submit.
+            stock_error(self, error, obj)
+            is_main = threading.current_thread() is threading.main_thread()
+            if is_main and not isinstance(error, Exception):
+                raise
 
     @functools.wraps(stock_error)
     def on_error(self: Any, error: Exception, obj: Any) -> None:
@@ -64,16 +77,19 @@ def _let_calls_travel_by_value(queue_class: Any, stock_call: Any) -> None:
     queue_class._on_queue_feeder_error = on_error
 
 
-def _choose_size(executor: Any) -> None:
+def _begin(executor: Any) -> None:
     stock_init = executor.__init__
 
     @functools.wraps(stock_init)
     def init(
         self: Any, max_workers: int | None = None, mp_context: Any = None, *rest: Any, **more: Any
     ) -> None:
-        if max_workers is None and _is_for_dragon(mp_context, **more):
+        is_ours = _is_for_dragon(mp_context, **more)
+        if max_workers is None and is_ours:
             max_workers = cpus.n_usable()
         stock_init(self, max_workers, mp_context, *rest, **more)
+        if is_ours:
+            executor_manager.begin(self)
 
     executor.__init__ = init
 
@@ -83,20 +99,3 @@ def _is_for_dragon(context: Any, *, max_tasks_per_child: Any = None, **more: Any
     if context is None and max_tasks_per_child is None:  # else it takes "spawn"
         context = multiprocessing.get_context()
     return context is not None and context.get_start_method() == "dragon"
-
-
-def _take_cancelled_calls_for_done(manager: Any) -> None:
-    """Have an executor end that was shut down with nothing left but cancelled calls.
-
-    Its managing thread looked for calls that are left, found a cancelled one, dropped it, and then
-    waited for its result. CPython 3.12 drops them before it looks.
-    """
-    stock_flag = manager.flag_executor_shutting_down
-
-    @functools.wraps(stock_flag)
-    def flag_executor_shutting_down(self: Any) -> None:
-        stock_flag(self)
-        if isinstance(self.call_queue, Shared):
-            self.add_call_item_to_queue()
-
-    manager.flag_executor_shutting_down = flag_executor_shutting_down

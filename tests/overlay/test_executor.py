@@ -24,6 +24,8 @@ from children import (
 )
 from overlay_support import Outcome
 
+from dragon_overlay import queues
+
 
 @pytest.fixture
 def executor() -> Iterator[concurrent.futures.ProcessPoolExecutor]:
@@ -64,7 +66,7 @@ if __name__ == "__main__":
         print(executor.submit(abs, -1).result(), type(executor._result_queue).__module__)
 """
     done = run(text, options=["--start-method", "dragon"])
-    assert done == ("1 dragon_overlay.queues\n", "", 0)
+    assert done == ("1 dragon_overlay.executor_manager\n", "", 0)
 
 
 def test_an_executor_runs_its_initializer_and_renews_its_workers(dragon: BaseContext) -> None:
@@ -90,11 +92,13 @@ def test_an_executor_with_nothing_but_a_cancelled_call_left_ends(
         is_for_results = threading.current_thread() is thread and len(objects) > 1
         if is_for_results and not executor._shutdown_thread:  # type: ignore[attr-defined]
             # The thread has seen that something happens, but not yet what.
-            executor.submit(square, 3).cancel()
+            with thread._moving:  # so that the call is still pending
+                executor.submit(square, 3).cancel()
             executor.shutdown(wait=False)
         return ready
 
     monkeypatch.setattr(connection, "wait", wait)
+    assert executor.submit(square, 2).result(20) == 4  # it goes into its next wait, that one
     executor.submit(square, 2)
     thread.join(20)
     assert not thread.is_alive()
@@ -107,3 +111,79 @@ def test_an_executor_breaks_while_a_large_call_is_written(dragon: BaseContext) -
         for future in futures:
             with pytest.raises(BrokenProcessPool):
                 future.result(20)
+
+
+# ---- calls that submit puts into the queue itself ----
+
+
+class SubmitsWhenPickled:
+    """Submits a call while the executor pickles it."""
+
+    def __init__(self, executor: Any) -> None:
+        self._executor = executor
+        self.inner: Any = None
+
+    def __reduce__(self) -> Any:
+        self.inner = self._executor.submit(square, 4)
+        return int, (3,)
+
+
+class InterruptsWhenPickled:
+    """As if the user interrupted the program while the executor pickles it."""
+
+    def __reduce__(self) -> Any:
+        raise KeyboardInterrupt
+
+
+def test_a_call_that_is_submitted_while_another_is_pickled_runs(executor: Any) -> None:
+    outer = SubmitsWhenPickled(executor)
+    assert executor.submit(square, outer).result(20) == 9
+    assert outer.inner.result(20) == 16
+
+
+def test_a_submit_that_is_interrupted_leaves_no_call_that_never_ends(dragon: BaseContext) -> None:
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=dragon) as executor:
+        # It is pickled by this thread, or by the managing one, which has just been woken.
+        with pytest.raises(KeyboardInterrupt):
+            executor.submit(square, InterruptsWhenPickled()).result(20)
+        assert executor.submit(square, 2).result(20) == 4
+    # Leaving the executor waits for all calls.
+
+
+def test_a_call_that_the_pool_has_no_room_for_fails_alone(
+    executor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(*_: Any, **__: Any) -> None:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queues.Queue, "put", put)
+        future = executor.submit(square, 2)
+        with pytest.raises(MemoryError, match="no room"):
+            future.result(20)
+    assert executor.submit(square, 2).result(20) == 4
+
+
+def test_the_death_of_a_worker_that_a_later_submit_started_is_seen(dragon: BaseContext) -> None:
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=dragon) as executor:
+        naps = [executor.submit(nap, 60)]
+        with pytest.raises(BrokenProcessPool):  # at once, not when the nap is over
+            executor.submit(kill_self).result(20)
+        for future in naps:
+            with pytest.raises(BrokenProcessPool):
+                future.result(20)
+
+
+def test_many_threads_submit_and_all_calls_are_done(executor: Any) -> None:
+    results: list[list[int]] = []
+
+    def submit_and_collect() -> None:
+        futures = [executor.submit(square, i) for i in range(200)]
+        results.append([future.result(60) for future in futures])
+
+    threads = [threading.Thread(target=submit_and_collect) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [[i * i for i in range(200)]] * 4
