@@ -139,9 +139,7 @@ def _manager_class(stock: Any) -> Any:
                     self._moving.release()
 
         def _has_calls_to_move(self) -> bool:
-            return not (
-                self._is_over or self.work_ids_queue.empty() or self.call_queue.full()
-            )
+            return not (self._is_over or self.work_ids_queue.empty() or self.call_queue.full())
 
         def wait_result_broken_or_wakeup(self) -> Any:
             """Take a result, or wait until something happens."""
@@ -150,7 +148,7 @@ def _manager_class(stock: Any) -> Any:
                 return super().wait_result_broken_or_wakeup()
             try:
                 return reader.recv(), False, None
-            except BaseException as error:  # as the standard library: whatever unpickling raises
+            except BaseException as error:  # noqa: BLE001  # whatever unpickling raises, as there
                 return None, True, traceback.format_exception(error)
 
         def flag_executor_shutting_down(self) -> None:

@@ -1,8 +1,8 @@
 """ProcessPoolExecutor with workers of start method "dragon": its queue, its size, its calls.
 
 Its calls go through a queue of a class of its own, which becomes one of ours if its context is
-"dragon"; ``executor_manager`` has its managing thread. Executors over other start methods stay as they are. ``install`` runs when
-``concurrent.futures.process`` has been loaded.
+"dragon"; ``executor_manager`` has its managing thread. Executors over other start methods stay as
+they are. ``install`` runs when ``concurrent.futures.process`` has been loaded.
 
 Source: Lib/concurrent/futures/process.py of CPython 3.11.
 """
@@ -30,6 +30,11 @@ def install(module: ModuleType) -> None:
 def _let_calls_travel_by_value(queue_class: Any, stock_call: Any) -> None:
     stock_error = queue_class._on_queue_feeder_error
 
+    def refuse(self: Any, error: BaseException, obj: Any) -> None:
+        stock_error(self, error, obj)
+        if isinstance(self, Shared):
+            _forget_frames(error)  # the future has them as text
+
     class OtherCall(stock_call):  # type: ignore[misc]
         """A call that is pickled in a way of its own, and is a stock call when it arrives."""
 
@@ -56,7 +61,7 @@ def _let_calls_travel_by_value(queue_class: Any, stock_call: Any) -> None:
         except BaseException as error:
             # Nobody else knows of this call any more, and its future would never be done: there
             # is no room in the pool, or a signal handler has raised something in submit.
-            stock_error(self, error, obj)
+            refuse(self, error, obj)
             is_main = threading.current_thread() is threading.main_thread()
             if is_main and not isinstance(error, Exception):
                 raise
@@ -71,10 +76,20 @@ def _let_calls_travel_by_value(queue_class: Any, stock_call: Any) -> None:
             again._dragon_error = error  # so that it is not tried a third time
             super(queue_class, self).put(again)
         else:
-            stock_error(self, error, obj)
+            refuse(self, error, obj)
 
     queue_class.put = put
     queue_class._on_queue_feeder_error = on_error
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Break the circle of an error, its frames, their callers' frames, and a future there.
+
+    It would keep the thread and its executor alive until objects are next collected.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def _begin(executor: Any) -> None:

@@ -1,8 +1,10 @@
 """ProcessPoolExecutor over the runtime."""
 
 import concurrent.futures
+import gc
 import multiprocessing
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
@@ -47,6 +49,21 @@ def test_an_executor_passes_arrays_and_errors(executor: Any) -> None:
     with pytest.raises(Exception, match="pickle"):
         executor.submit(square, threading.Lock()).result(20)
     assert executor.submit(square, 2).result(20) == 4
+
+
+def test_a_call_that_cannot_be_sent_keeps_no_thread_alive(dragon: BaseContext) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        executor: Any = concurrent.futures.ProcessPoolExecutor(1, mp_context=dragon)
+        with pytest.raises(Exception, match="pickle"):
+            executor.submit(square, threading.Lock()).result(20)
+        thread = weakref.ref(executor._executor_manager_thread)
+        executor.shutdown()
+        del executor
+        assert thread() is None
+    finally:
+        gc.enable()
 
 
 def test_a_killed_worker_breaks_the_executor_at_once(dragon: BaseContext) -> None:
