@@ -37,6 +37,7 @@ def install(module: ModuleType) -> None:
         return object.__new__(ours if is_ours else cls)
 
     stock.__new__ = new
+    module._ThreadWakeup._dragon_silent = _silent_class(module._ThreadWakeup)
     _let_submit_feed(module.ProcessPoolExecutor)
 
 
@@ -44,7 +45,7 @@ def begin(executor: Any) -> None:
     """Give an executor of start method "dragon", which was just made, the parts from here."""
     executor._result_queue = Results(executor._mp_context)
     waker = executor._executor_manager_thread_wakeup
-    waker.__class__ = _waker_class(type(waker))
+    waker.__class__ = waker._dragon_silent
     waker.submitting = set()
     setattr(executor, _WAKER, waker)
 
@@ -74,8 +75,7 @@ class Results:
         self._writer.close()
 
 
-@functools.cache
-def _waker_class(stock: Any) -> Any:
+def _silent_class(stock: Any) -> Any:
     class SilentWaker(stock):  # type: ignore[misc]
         """Wakes the managing thread, but not for calls that are submitted just now."""
 
@@ -148,7 +148,7 @@ def _manager_class(stock: Any) -> Any:
                 return super().wait_result_broken_or_wakeup()
             try:
                 return reader.recv(), False, None
-            except BaseException as error:  # noqa: BLE001  # whatever unpickling raises, as there
+            except BaseException as error:  # noqa: BLE001 # whatever unpickling raises
                 return None, True, traceback.format_exception(error)
 
         def flag_executor_shutting_down(self) -> None:
