@@ -153,6 +153,10 @@ class Connection:
         """Whether it can send."""
 
     @property
+    def _has_message(self) -> bool:
+        """Whether a message is there. False also at the end, and once closed."""
+
+    @property
     def _socket(self) -> int:
         """The descriptor, for who neither reads nor writes it. OSError once closed."""
 
@@ -196,8 +200,11 @@ def connect(
 ) -> None:
     """Begin two new connections on two connected sockets: both, or none."""
 
-def wait(object_list: Any, timeout: float | None = None, /) -> list[Any]:
-    """Return those of Connections, descriptors and objects with fileno() that are ready."""
+def wait(object_list: Any, timeout: float | None = None, /) -> list[Any] | None:
+    """Return those of Connections, descriptors and objects with fileno() that are ready.
+
+    None, at once: no Connection is among them.
+    """
 
 class SimpleQueue(Object):
     """Base of the overlay's SimpleQueue."""

@@ -28,11 +28,13 @@ def install(module: ModuleType) -> None:
 
     @functools.wraps(stock_wait)
     def wait(object_list: Any, timeout: float | None = None) -> list[Any]:
-        objects = list(object_list)
-        has_ours = any(isinstance(one, _dragon.Connection) for one in objects)
-        ready: list[Any] = (_dragon.wait if has_ours else stock_wait)(objects, timeout)
-        seen = {id(one) for one in ready}
-        return ready + [one for one in objects if id(one) not in seen and _has_something(one)]
+        objects = object_list if type(object_list) is list else list(object_list)
+        ready = _dragon.wait(objects, timeout)
+        if ready is not None:
+            return ready
+        others: list[Any] = stock_wait(objects, timeout)
+        seen = {id(one) for one in others}
+        return others + [one for one in objects if id(one) not in seen and _has_something(one)]
 
     module.wait = wait  # type: ignore[attr-defined]
 
