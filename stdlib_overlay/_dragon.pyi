@@ -43,6 +43,9 @@ def is_head() -> bool: ...
 def has_node() -> bool:
     """Return whether this process is part of a dragon runtime."""
 
+def node_id() -> int:
+    """Return the number of the node, which no other node has."""
+
 def node_fd() -> int:
     """Return the descriptor of the default pool, with which a child joins."""
 

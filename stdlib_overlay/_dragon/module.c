@@ -92,6 +92,17 @@ static PyObject *has_node(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unuse
     return PyBool_FromLong(dragon_node_current() != NULL);
 }
 
+PyDoc_STRVAR(node_id_doc, "node_id()\n--\n\n"
+                          "The number of the node, which no other node has: 64 random bits.");
+
+static PyObject *node_id(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    struct dragon_node *node = require_node();
+
+    return node ? PyLong_FromUnsignedLongLong(dragon_pool_handle(dragon_node_pool(node), 0, 0).node)
+                : NULL;
+}
+
 PyDoc_STRVAR(is_head_doc, "is_head()\n--\n\nTrue in the process whose end ends the node.");
 
 static PyObject *is_head(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
@@ -215,6 +226,7 @@ static PyMethodDef module_functions[] = {
     {"begin", begin, METH_NOARGS, begin_doc},
     {"is_head", is_head, METH_NOARGS, is_head_doc},
     {"has_node", has_node, METH_NOARGS, has_node_doc},
+    {"node_id", node_id, METH_NOARGS, node_id_doc},
     {"node_fd", node_fd, METH_NOARGS, node_fd_doc},
     {"watch_child", watch_child, METH_O, watch_child_doc},
     {"follow", follow, METH_O, follow_doc},

@@ -156,10 +156,17 @@ def _follow_context(sharedctypes: "ModuleType") -> None:
     install(sharedctypes)
 
 
+def _let_managers_use_pipes(managers: "ModuleType") -> None:
+    from dragon_overlay.managers import install
+
+    install(managers)
+
+
 #: Modules of the standard library that are completed, and what does it.
 _COMPLETED = {
     "multiprocessing.context": _add_start_method,
     "multiprocessing.connection": _add_waiting,
+    "multiprocessing.managers": _let_managers_use_pipes,
     "multiprocessing.sharedctypes": _follow_context,
     "concurrent.futures.process": _add_by_value,
 }

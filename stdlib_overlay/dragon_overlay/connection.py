@@ -95,28 +95,47 @@ def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:
         OSError: the process has no descriptors left.
         dragon.PoolFull: the pool has no room for it.
     """
-    there = _new_pipe()
-    back = _new_pipe() if duplex else None
+    there = new_pipe()
+    back = new_pipe() if duplex else None
     ends = Connection.__new__(Connection), Connection.__new__(Connection)
     _dragon.connect(*ends, (there, back), (_view(back), _view(there)))
     return ends
 
 
-def _new_pipe() -> _dragon.Pipe:
+def new_pipe() -> _dragon.Pipe:
+    """One direction between two Connections.
+
+    Raises:
+        dragon.PoolFull: the pool has no room for it.
+    """
     pipe = _dragon.Pipe()
     pipe._create(_MAX_MESSAGES, _MAX_BYTES)
     return pipe
 
 
 def _view(pipe: _dragon.Pipe | None) -> _dragon.Pipe | None:
-    """Another view of the pipe in this process, for the other connection."""
-    return None if pipe is None else _attached(pipe._export(False))
+    return None if pipe is None else attached(pipe._export(False))
 
 
-def _attached(name: bytes) -> _dragon.Pipe:
+def attached(name: bytes) -> _dragon.Pipe:
+    """Another view of the pipe of that name (``_export``), for the other Connection."""
     pipe = _dragon.Pipe()
     pipe._attach(name)
     return pipe
+
+
+def on_socket(
+    cls: Any, incoming: _dragon.Pipe | None, outgoing: _dragon.Pipe | None, fd: int
+) -> Connection:
+    """A Connection on the socket fd, which becomes the connection's, or is closed."""
+    connection: Connection = cls.__new__(cls)
+    try:
+        connection.__init__(incoming, outgoing, fd)  # type: ignore[misc]
+    except BaseException:
+        if connection.closed:  # it is not the connection's
+            os.close(fd)
+        raise
+    return connection
 
 
 # ---- how connections travel ---------------------------------------------------------------------
@@ -169,13 +188,5 @@ def _travel(connection: Connection) -> tuple[list[bytes | None], Any]:
 
 def _rebuild(cls: Any, names: list[bytes | None], fd: Any) -> Connection:
     # The pipes first: their uses are the sender's until the descriptor is fetched.
-    incoming, outgoing = (None if name is None else _attached(name) for name in names)
-    connection: Connection = cls.__new__(cls)
-    taken = fd.detach()
-    try:
-        connection.__init__(incoming, outgoing, taken)  # type: ignore[misc]
-    except BaseException:
-        if connection.closed:  # it is not the connection's
-            os.close(taken)
-        raise
-    return connection
+    incoming, outgoing = (None if name is None else attached(name) for name in names)
+    return on_socket(cls, incoming, outgoing, fd.detach())
