@@ -27,6 +27,9 @@ import _dragon
 #: The name of the request, and of the server's method, that accepts a Pipe.
 _REQUEST = "dragon_accept_pipe"
 
+#: Bytes of sockaddr_un.sun_path; the standard library's name is 17 bytes shorter than ours.
+_MAX_ADDRESS = 108
+
 
 def install(module: ModuleType) -> None:
     """Complete ``multiprocessing.managers``, just executed."""
@@ -63,7 +66,9 @@ def _let_servers_accept(module: ModuleType) -> None:
     @functools.wraps(stock_init)
     def init(self: Any, registry: Any, address: Any, authkey: Any, serializer: Any) -> None:
         if address is None and serializer == "pickle" and _is_child_of_ours():
-            address = tempfile.mktemp(prefix=_prefix(), dir=util.get_temp_dir())
+            ours = tempfile.mktemp(prefix=_prefix(), dir=util.get_temp_dir())
+            if len(os.fsencode(ours)) < _MAX_ADDRESS:
+                address = ours
         stock_init(self, registry, address, authkey, serializer)
 
     def accept_pipe(self: Any, connection: Any, name: str, names: list[bytes]) -> None:

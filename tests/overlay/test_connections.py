@@ -418,7 +418,7 @@ def test_a_pipe_that_cannot_be_made_leaves_no_descriptor(
         raise ArithmeticError("no more views")
 
     before = n_descriptors()
-    monkeypatch.setattr("dragon_overlay.connection._attached", refuse)
+    monkeypatch.setattr("dragon_overlay.connection.attached", refuse)
     with pytest.raises(ArithmeticError):
         dragon.Pipe()
     assert n_descriptors() <= before

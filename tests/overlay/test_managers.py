@@ -6,9 +6,10 @@ That they do what the standard library's do is for CPython's own tests.
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
-from multiprocessing import connection
+from multiprocessing import connection, process
 from multiprocessing.context import BaseContext
 from multiprocessing.managers import SyncManager
 from typing import Any
@@ -48,6 +49,18 @@ def test_a_proxy_in_a_child_calls_through_shared_memory(
     child.start()
     child.join()
     assert items.copy() == {"a": 1, "kind": True}
+
+
+def test_a_temporary_directory_with_a_long_name_leaves_the_standard_librarys_socket(
+    dragon: BaseContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        # The standard library's names of 17 bytes still fit into an address of 108, ours do not.
+        long = os.path.join(folder, "a" * (108 - 20 - len(folder)))
+        os.mkdir(long)
+        monkeypatch.setitem(process.current_process()._config, "tempdir", long)  # type: ignore[attr-defined]
+        with dragon.Manager() as manager:
+            assert type(connection_of(manager.dict())) is connection.Connection
 
 
 def test_a_proxy_in_a_child_of_another_start_method_calls_through_the_socket(
