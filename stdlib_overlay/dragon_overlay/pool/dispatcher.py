@@ -11,13 +11,14 @@ died with it, the others have not begun, and go back to the front.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import queue
 import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import ProcessError
 from multiprocessing import pool as _stock
 from typing import Any
@@ -107,8 +108,19 @@ class Plan:
         process.name = process.name.replace("Process", "PoolWorker")
         process.daemon = True
         process._dragon_failures = Reporter(station)
-        process.start()
+        with _interrupts_blocked():  # until the worker knows what to do with them
+            process.start()
         return process
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT in this thread, and so in who is started."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Dispatcher:

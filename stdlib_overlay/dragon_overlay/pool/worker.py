@@ -86,8 +86,10 @@ class _Worker:
         self._words = station.words.of_place(station.place)
         self._is_calling = False
         # An interrupt at the terminal goes to the whole program: a call is interrupted, a worker
-        # that waits for one is not, and what becomes of it is for the pool to say.
+        # that waits for one is not, and what becomes of it is for the pool to say. What came since
+        # the worker was started (`Plan.start`) is met here.
         signal.signal(signal.SIGINT, self._interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def _interrupt(self, number: int, frame: object) -> None:
         if self._is_calling:
