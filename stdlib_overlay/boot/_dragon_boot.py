@@ -150,6 +150,12 @@ def _add_by_value(futures: "ModuleType") -> None:
     install(futures)
 
 
+def _attach_without_owning(shared_memory: "ModuleType") -> None:
+    from dragon_overlay.shared_memory import install
+
+    install(shared_memory)
+
+
 def _follow_context(sharedctypes: "ModuleType") -> None:
     from dragon_overlay.sharedctypes_functions import install
 
@@ -167,6 +173,7 @@ _COMPLETED = {
     "multiprocessing.context": _add_start_method,
     "multiprocessing.connection": _add_waiting,
     "multiprocessing.managers": _let_managers_use_pipes,
+    "multiprocessing.shared_memory": _attach_without_owning,
     "multiprocessing.sharedctypes": _follow_context,
     "concurrent.futures.process": _add_by_value,
 }
