@@ -11,10 +11,13 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/deadline.h"
@@ -23,7 +26,14 @@
 #include "os/socket.h"
 
 #define LONGEST_END_NS (DRAGON_NS_PER_S / 5)
+#define LONGEST_DEATH_NS DRAGON_NS_PER_S
 #define MAX_ORDER_BYTES (UINT32_C(64) << 20) /* the kernel allows less for an exec */
+
+/* What the planter sends. Each is followed by something, but for the last. */
+#define WORD_BYTES 4
+#define MORE "more"
+#define KEEP "keep"
+#define OVER "over"
 
 struct order_header {
     uint32_t size_bytes;
@@ -42,8 +52,10 @@ static void uproot(void)
 {
     if (planted_pid <= 0)
         return;
-    if (dragon_seed_socket() >= 0)
+    if (dragon_seed_socket() >= 0) {
+        (void)send(seed_socket, OVER, WORD_BYTES, MSG_NOSIGNAL | MSG_DONTWAIT);
         dragon_os_close(seed_socket);
+    }
     dragon_os_end_hidden(planted_pid, dragon_deadline_after_ns(LONGEST_END_NS));
 }
 
@@ -119,7 +131,7 @@ static int read_order(int *argc, char ***argv)
 
 /* In the sprout: become a process like one that was just executed. Signals stay blocked: a fork
  * server answers to none, and gives those that it makes the mask they are to have. */
-static int sprout(int32_t seed_pid, int order_fd, int *argc, char ***argv)
+static int sprout(int32_t seed_pid, int32_t planter_pid, int order_fd, int *argc, char ***argv)
 {
     int r;
 
@@ -128,6 +140,7 @@ static int sprout(int32_t seed_pid, int order_fd, int *argc, char ***argv)
         r = dup2(order_fd, DRAGON_SEED_SPROUT_FD) < 0 ? -errno : 0;
     if (r < 0)
         return r;
+    dragon_os_join_group_of(planter_pid);
     dragon_os_forget_files(DRAGON_SEED_SPROUT_FD);
     seed_socket = -1;
     seed_error = -ECHILD;
@@ -136,66 +149,145 @@ static int sprout(int32_t seed_pid, int order_fd, int *argc, char ***argv)
 
 /* ---- the seed ---- */
 
-/* Reap the sprouts that have ended. The pid of the last one while it is not among them: until it is
- * reaped here, nobody else can have it. */
-static int32_t reap(int32_t last_pid)
+/* What a seed knows. */
+struct seed {
+    int socket;
+    int32_t planter_pid;
+    int planter_pidfd; /* -1: the kernel has none for us, and ends the seed with the planter */
+    int32_t last_pid;  /* of the last sprout; 0: there is none that was not reaped */
+    bool is_over;      /* the planter has said that it ends */
+    char path[DRAGON_SEED_MAX_PATH_BYTES + 1]; /* a folder to remove; empty: none */
+};
+
+/* Reap the sprouts that have ended. Until the last one is reaped here, nobody else can have its
+ * pid. */
+static void reap(struct seed *seed)
 {
     int32_t pid;
 
     while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
-        if (pid == last_pid)
-            last_pid = 0;
-    return last_pid;
+        if (pid == seed->last_pid)
+            seed->last_pid = 0;
 }
 
-/* Sprouts before the last have been let go of, and end by themselves. */
-static _Noreturn void end_seed(int32_t last_pid)
+/* The planter's files are closed before it counts as ended. */
+static bool has_planter_died(const struct seed *seed)
 {
-    int status;
+    struct dragon_os_poll_item item = {.fd = seed->planter_pidfd};
 
-    last_pid = reap(last_pid);
-    if (last_pid > 0 && kill(last_pid, SIGKILL) == 0)
-        dragon_os_wait(last_pid, &status);
-    _exit(0);
+    return seed->planter_pidfd >= 0 &&
+           dragon_os_poll(&item, 1, dragon_deadline_after_ns(LONGEST_DEATH_NS)) == 0 &&
+           item.is_ready;
 }
 
-/* Returns in sprouts. In the seed never: it ends when the socket does. */
-static void tend(int socket, int *argc, char ***argv)
+/* A planter that ends itself has ended its children before; else they are ended
+ * by its end, just now, and may be in the middle of making the folder or something in it. */
+static void remove_folder(const struct seed *seed)
 {
-    int32_t seed_pid = dragon_os_pid(), pid, last_pid = 0;
-    char word[4];
+    const struct timespec pause = {.tv_nsec = DRAGON_NS_PER_S / 25};
 
-    for (;;) {
-        int order_fd, r;
-
-        if (dragon_os_receive(socket, word, sizeof word, &order_fd) <= 0)
-            end_seed(last_pid);
-        if (order_fd < 0)
-            continue;
-        last_pid = reap(last_pid);
-        r = dragon_os_fork(&pid);
-        if (r == 0 && pid == 0) {
-            r = sprout(seed_pid, order_fd, argc, argv);
-            if (r == 0)
-                return;
-            dragon_os_report(DRAGON_SEED_SPROUT_FD, -r);
-            _exit(1);
-        }
-        if (r < 0)
-            dragon_os_report(order_fd, -r);
-        else
-            last_pid = pid;
-        dragon_os_close(order_fd);
+    for (int i = 0; i < (seed->is_over ? 1 : 10); i++) {
+        if (i > 0)
+            nanosleep(&pause, NULL);
+        dragon_os_remove_tree(seed->path);
     }
 }
 
-static void become_seed(int32_t planter_pid, int socket)
+/* Sprouts before the last have been let go of, and end by themselves. */
+static _Noreturn void end_seed(struct seed *seed)
+{
+    int status;
+
+    reap(seed);
+    if (seed->last_pid > 0 && kill(seed->last_pid, SIGKILL) == 0)
+        dragon_os_wait(seed->last_pid, &status);
+    if (seed->path[0] && (seed->is_over || has_planter_died(seed)))
+        remove_folder(seed);
+    _exit(0);
+}
+
+/* The next word of the planter; false at its end. What it sent before that comes first. */
+static bool receive_word(const struct seed *seed, char *word_out, int *fd_out)
+{
+    struct dragon_os_poll_item items[] = {{.fd = seed->socket}, {.fd = seed->planter_pidfd}};
+    size_t n = seed->planter_pidfd >= 0 ? 2 : 1;
+
+    while (dragon_os_poll(items, n, DRAGON_FOREVER) != 0)
+        continue;
+    return items[0].is_ready &&
+           dragon_os_receive(seed->socket, word_out, WORD_BYTES, fd_out) == WORD_BYTES;
+}
+
+/* False: the planter has ended in the middle of it. */
+static bool receive_path(struct seed *seed)
+{
+    char path[DRAGON_SEED_MAX_PATH_BYTES + 1] = "";
+    uint32_t size_bytes;
+
+    if (recv(seed->socket, &size_bytes, sizeof size_bytes, MSG_WAITALL) != sizeof size_bytes ||
+        size_bytes > DRAGON_SEED_MAX_PATH_BYTES ||
+        recv(seed->socket, path, size_bytes, MSG_WAITALL) != (ssize_t)size_bytes)
+        return false;
+    memcpy(seed->path, path, sizeof path);
+    return true;
+}
+
+/* Returns true in sprouts. */
+static bool make_sprout(struct seed *seed, int order_fd, int *argc, char ***argv)
+{
+    int32_t seed_pid = dragon_os_pid(), pid;
+    int r;
+
+    reap(seed);
+    r = dragon_os_fork(&pid);
+    if (r == 0 && pid == 0) {
+        r = sprout(seed_pid, seed->planter_pid, order_fd, argc, argv);
+        if (r == 0)
+            return true;
+        dragon_os_report(DRAGON_SEED_SPROUT_FD, -r);
+        _exit(1);
+    }
+    if (r < 0)
+        dragon_os_report(order_fd, -r);
+    else
+        seed->last_pid = pid;
+    dragon_os_close(order_fd);
+    return false;
+}
+
+/* Returns in sprouts. In the seed never: it ends when the planter does. */
+static void tend(struct seed *seed, int *argc, char ***argv)
+{
+    char word[WORD_BYTES];
+    int fd;
+
+    for (;;) {
+        if (!receive_word(seed, word, &fd))
+            end_seed(seed);
+        if (fd >= 0) {
+            if (make_sprout(seed, fd, argc, argv))
+                return;
+        } else if (memcmp(word, OVER, WORD_BYTES) == 0) {
+            seed->is_over = true;
+        } else if (memcmp(word, KEEP, WORD_BYTES) == 0 && !receive_path(seed)) {
+            end_seed(seed);
+        }
+    }
+}
+
+/* It ends with the planter: it waits for that itself or, if it cannot, the kernel sees to it. */
+static void become_seed(struct seed *seed)
 {
     dragon_os_block_signals();
     signal(SIGCHLD, SIG_DFL); /* the planter's own parent may have left it ignored */
-    if (dragon_os_die_with_parent(planter_pid) < 0)
+    dragon_os_leave_group();
+    dragon_os_forget_files(seed->socket);
+    if (dragon_os_pidfd_open(seed->planter_pid, &seed->planter_pidfd) < 0)
+        seed->planter_pidfd = -1;
+    if (seed->planter_pidfd < 0 && dragon_os_die_with_parent(seed->planter_pid) < 0)
         _exit(0);
-    dragon_os_forget_files(socket);
+    if (getppid() != seed->planter_pid) /* before the descriptor was open: it may be another's */
+        _exit(0);
 }
 
 int dragon_seed_plant(int *argc, char ***argv)
@@ -213,10 +305,14 @@ int dragon_seed_plant(int *argc, char ***argv)
         return 0;
     }
     if (pid == 0) {
-        /* It may be one of the standard descriptors, which the planter need not have. */
-        fds[1] = dragon_os_move_high(fds[1]);
-        become_seed(planter_pid, fds[1]);
-        tend(fds[1], argc, argv);
+        /* The socket may be one of the standard descriptors, which the planter need not have. */
+        struct seed seed = {
+            .socket = dragon_os_move_high(fds[1]),
+            .planter_pid = planter_pid,
+        };
+
+        become_seed(&seed);
+        tend(&seed, argc, argv);
         return DRAGON_SEED_SPROUTED;
     }
     dragon_os_close(fds[1]);

@@ -7,11 +7,16 @@
  * nothing of what the program has done meanwhile, and is no child that the program could wait for:
  * it is the seed's child, and the seed is hidden from wait().
  *
- * A few pages, no threads, no open files; it ends with the process that planted it (by the kernel's
- * doing, or because its socket closes, as at an exec).
+ * A few pages, no threads, no open files; it ends with the process that planted it, or when its
+ * socket closes, as at an exec. It is in a process group of its own, so that it outlives a group
+ * that is killed, and removes what the planter could not: a folder that it was told of.
  *
- * To have a sprout: send 4 bytes to the seed's socket, and with them one end of a socket pair of
- * packets; then, to the other end, one packet
+ * To have a folder removed when the planter has been killed, or has ended without doing that
+ * itself: send "keep", uint32 size of the path in bytes, the path, in one piece. Another path takes
+ * its place.
+ *
+ * To have a sprout: send the 4 bytes "more" to the seed's socket, and with them one end of a socket
+ * pair of packets; then, to the other end, one packet
  *     uint32 size of what follows, in bytes; uint32 n_words; uint32 n_variables
  * and packets of at most DRAGON_SEED_PACKET_BYTES that hold together
  *     the words and then the variables ("NAME=value"), each with its NUL
@@ -21,6 +26,7 @@
 
 #define DRAGON_SEED_PACKET_BYTES 65536
 #define DRAGON_SEED_SPROUT_FD 3
+#define DRAGON_SEED_MAX_PATH_BYTES 1024
 
 enum {
     DRAGON_SEED_SPROUTED = 1, /* the caller is a sprout, and has other words */

@@ -67,6 +67,11 @@ void dragon_os_forget_middle(struct dragon_os_middle *middle);
  * thread ends that forked it. -ESRCH: its parent, parent_pid, is gone already. */
 int dragon_os_die_with_parent(int32_t parent_pid);
 
+/* Become the first of a process group of its own, or one of another group, of the same session, if
+ * that exists: who signals the caller's group from then on does not mean this process. */
+void dragon_os_leave_group(void);
+void dragon_os_join_group_of(int32_t pid);
+
 /* From now on the end of the parent is not this process's end any more, but something that
  * wait_for_adoption waits for. All signals must be blocked until it has returned. */
 void dragon_os_expect_adoption(void);

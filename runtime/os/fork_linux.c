@@ -362,6 +362,19 @@ int dragon_os_die_with_parent(int32_t parent_pid)
     return getppid() == parent_pid ? 0 : dragon_error_origin(-ESRCH);
 }
 
+void dragon_os_leave_group(void)
+{
+    (void)setpgid(0, 0);
+}
+
+void dragon_os_join_group_of(int32_t pid)
+{
+    pid_t group = getpgid(pid);
+
+    if (group > 0)
+        (void)setpgid(0, group);
+}
+
 void dragon_os_expect_adoption(void)
 {
     prctl(PR_SET_PDEATHSIG, SIGRTMAX, 0, 0, 0);

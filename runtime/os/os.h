@@ -179,5 +179,9 @@ int dragon_os_move_high(int fd);
 /* Close fd, which is valid. */
 void dragon_os_close(int fd);
 
+/* Remove a folder with all that is in it, on its own file system, without following links. What
+ * is not there, or cannot be removed, is left. For a process with one thread. */
+void dragon_os_remove_tree(const char *path);
+
 /* Fill size_bytes (at most 256) with random bytes. */
 int dragon_os_random(void *bytes_out, size_t size_bytes);

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <poll.h>
@@ -549,6 +550,20 @@ void dragon_os_close(int fd)
 {
     if (fd >= 0)
         close(fd);
+}
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *place)
+{
+    (void)st;
+    (void)kind;
+    (void)place;
+    (void)remove(path);
+    return 0;
+}
+
+void dragon_os_remove_tree(const char *path)
+{
+    (void)nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
 }
 
 int dragon_os_random(void *bytes_out, size_t size_bytes)

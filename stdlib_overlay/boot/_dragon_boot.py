@@ -150,6 +150,12 @@ def _add_by_value(futures: "ModuleType") -> None:
     install(futures)
 
 
+def _share_temporary_directory(util: "ModuleType") -> None:
+    from dragon_overlay.temporary import install
+
+    install(util)
+
+
 def _attach_without_owning(shared_memory: "ModuleType") -> None:
     from dragon_overlay.shared_memory import install
 
@@ -175,6 +181,7 @@ _COMPLETED = {
     "multiprocessing.managers": _let_managers_use_pipes,
     "multiprocessing.shared_memory": _attach_without_owning,
     "multiprocessing.sharedctypes": _follow_context,
+    "multiprocessing.util": _share_temporary_directory,
     "concurrent.futures.process": _add_by_value,
 }
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import _dragon
 import _dragon_launch
-from dragon_overlay import by_value, seed, start_log, startup, tracker
+from dragon_overlay import by_value, seed, start_log, startup, temporary, tracker
 from dragon_overlay.newborn import inherited_fds
 from dragon_overlay.process import is_daemonic
 
@@ -113,6 +113,7 @@ class Popen(popen_fork.Popen):
         return returncode
 
     def _launch(self, process_obj: Any) -> None:
+        temporary.share(process_obj)
         data = self._pickle(process_obj)
         _check_executable()
         pool_fd = _dragon.node_fd()

@@ -37,7 +37,9 @@ from dragon_overlay.order import (
 )
 
 _ORDER_HEADER = struct.Struct("@III")  # of launcher/seed.h
+_PATH_HEADER = struct.Struct("@I")
 _PACKET_BYTES = 65536
+_MAX_PATH_BYTES = 1024  # these three likewise
 #: A fork server that has not said that it is ready by then is given up; likewise a child.
 _READY_S = 60.0
 _ANSWER_S = 20
@@ -247,6 +249,12 @@ class _Starter:
             start_log.seed_lost(why)
         self.close_seed()
 
+    def tell_seed(self, message: bytes) -> None:
+        """Send the seed something. If it is lost, the next start finds that out."""
+        if self._seed is not None:
+            with contextlib.suppress(OSError):
+                self._seed.sendall(message)
+
     def close_seed(self) -> None:
         """Do without the seed from now on."""
         seed, self._seed = self._seed, None
@@ -342,6 +350,19 @@ def prepare() -> None:
     with starter.lock, contextlib.suppress(UnavailableError):
         if starter.server is None and starter.has_seed():
             starter.make_server()
+
+
+def keep(path: str) -> None:
+    """Have the seed, if there is one, remove a folder at the end of this process.
+
+    A path that is too long for it is not kept.
+    """
+    encoded = os.fsencode(path)
+    if len(encoded) > _MAX_PATH_BYTES:
+        return
+    starter = _the_starter()
+    with starter.lock:
+        starter.tell_seed(b"keep" + _PATH_HEADER.pack(len(encoded)) + encoded)
 
 
 def start(

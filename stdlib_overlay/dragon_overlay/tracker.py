@@ -33,6 +33,7 @@ class _Tracker:
 
     def _bootstrap(self, parent_sentinel: int) -> int:
         os.close(parent_sentinel)
+        os.setpgid(0, 0)  # if the whole group is killed, it is needed most
         _dragon_launch.set_title("dragon: resource tracker")
         resource_tracker.main(_tracker._fd)
         return 0
