@@ -1,5 +1,6 @@
 """Running a program to its end, and looking at what it leaves behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,6 +27,14 @@ def processes_of(tag: str) -> list[int]:
         except OSError:  # ended meanwhile, or another user's
             continue
     return found
+
+
+def kill_all(tag: str) -> None:
+    """Kill what is left of a run, also what that starts meanwhile."""
+    while pids := processes_of(tag):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def wait_until_empty(remaining: Callable[[], object]) -> object:
@@ -58,6 +67,5 @@ def run_whole(
         )
         assert not wait_until_empty(lambda: processes_of(tag)), "processes are left"
     finally:
-        for pid in processes_of(tag):
-            os.kill(pid, signal.SIGKILL)
+        kill_all(tag)
     return done
