@@ -36,7 +36,7 @@ struct dragon_py_state {
     PyObject *pool_full;    /* _dragon.PoolFull, a MemoryError */
     PyObject *stale_handle; /* _dragon.StaleHandle, an OSError */
     PyObject *destroyed;    /* _dragon.Destroyed, a StaleHandle */
-    /* codec.c; NULL until first used */
+    /* codec.c and pickler.c; NULL until first used */
     PyTypeObject *sink_type;
     PyObject *sink;
     PyObject *pickler;

@@ -75,7 +75,7 @@ class Shared:
         self.__dict__.update(attributes)
 
 
-#: From this size on a buffer travels out of band (LARGE_BYTES in _dragon/codec.c).
+#: From this size on a buffer travels out of band (DRAGON_PY_LARGE_BYTES in _dragon/payload.h).
 _LARGE_BYTES = 65536
 
 
