@@ -138,7 +138,7 @@ static PyObject *decode_payload(const struct dragon_py_transfer *t,
     }
     if (kind == DRAGON_PY_KIND_PICKLE || kind == DRAGON_PY_KIND_RAW)
         return unpickle(t->state, payload->bytes, payload->n);
-    return dragon_py_decode_plain(t, message, payload);
+    return dragon_py_decode_plain(t, kind, payload);
 }
 
 PyObject *dragon_py_decode(const struct dragon_py_transfer *t, const struct dragon_message *message)

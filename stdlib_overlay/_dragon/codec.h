@@ -3,8 +3,8 @@
 /*
  * Between Python objects and messages.
  *
- * Exact None, bool, int (64 bits), float, bytes, str and short flat tuples of
- * them are encoded directly. All else is pickled, protocol 5, with the
+ * Exact None, bool, int (64 bits), float, bytes, str and short flat tuples and
+ * dicts of them are encoded directly. All else is pickled, protocol 5, with the
  * reducers of multiprocessing.reduction.ForkingPickler; buffers of at least
  * 64 KiB go out of band: copied once into the message's block, and received as
  * writable views of it.

@@ -16,6 +16,7 @@ enum dragon_py_kind {
     DRAGON_PY_KIND_BYTES,
     DRAGON_PY_KIND_STR,
     DRAGON_PY_KIND_TUPLE,
+    DRAGON_PY_KIND_DICT,
     DRAGON_PY_KIND_PICKLE,
     DRAGON_PY_KIND_PICKLE_WITH_BUFFERS,
     DRAGON_PY_KIND_RAW,                /* what send_bytes was given */

@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-#define MAX_TUPLE_ITEMS 12
+/* More than this is left to pickle. */
+#define MAX_ITEMS_BYTES 1024
 
 /* One scalar: its kind and where its bytes are. */
 struct scalar {
@@ -62,26 +63,45 @@ static bool as_scalar(PyObject *object, struct scalar *scalar_out)
     return object == Py_None || object == Py_True || object == Py_False;
 }
 
-/* Items of a tuple lie behind each other: kind (1 byte), length (1), bytes. */
-static bool encode_tuple(PyObject *tuple, struct dragon_message *message)
+/* Items of a tuple, or keys and values of a dict in turns, lie behind each other: kind (1 byte),
+ * length (1), bytes. */
+struct items {
+    size_t n_bytes;
+    unsigned char bytes[MAX_ITEMS_BYTES];
+};
+
+static bool add_item(struct items *items, PyObject *object)
 {
-    Py_ssize_t n_items = PyTuple_GET_SIZE(tuple);
-    size_t used = 0;
+    unsigned char *at = items->bytes + items->n_bytes;
     struct scalar item;
 
-    if (n_items > MAX_TUPLE_ITEMS)
+    if (!as_scalar(object, &item) || item.n > UINT8_MAX ||
+        items->n_bytes + 2 + item.n > sizeof items->bytes)
         return false;
-    for (Py_ssize_t i = 0; i < n_items; i++) {
-        if (!as_scalar(PyTuple_GET_ITEM(tuple, i), &item) ||
-            used + 2 + item.n > DRAGON_MESSAGE_INLINE_BYTES)
+    at[0] = (unsigned char)item.kind;
+    at[1] = (unsigned char)item.n;
+    memcpy(at + 2, item.bytes, item.n);
+    items->n_bytes += 2 + item.n;
+    return true;
+}
+
+static bool add_items_of_tuple(struct items *items, PyObject *tuple)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++)
+        if (!add_item(items, PyTuple_GET_ITEM(tuple, i)))
             return false;
-        message->bytes[used] = (unsigned char)item.kind;
-        message->bytes[used + 1] = (unsigned char)item.n;
-        memcpy(message->bytes + used + 2, item.bytes, item.n);
-        used += 2 + item.n;
-    }
-    message->kind = DRAGON_PY_KIND_TUPLE;
-    message->size_bytes = (uint32_t)used;
+    return true;
+}
+
+/* Nothing here runs code of the program, which could change the dict. */
+static bool add_items_of_dict(struct items *items, PyObject *dict)
+{
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+
+    while (PyDict_Next(dict, &at, &key, &value))
+        if (!add_item(items, key) || !add_item(items, value))
+            return false;
     return true;
 }
 
@@ -128,34 +148,49 @@ static PyObject *decode_scalar(const struct dragon_py_transfer *t, uint32_t kind
     return NULL;
 }
 
-static Py_ssize_t count_items(const unsigned char *bytes, size_t n)
+/* What is left of the items of a message. Others can write to them. */
+struct rest {
+    const unsigned char *at;
+    size_t n;
+};
+
+/* The next item. A new reference, or NULL with an exception. */
+static PyObject *next_item(const struct dragon_py_transfer *t, struct rest *rest)
 {
-    Py_ssize_t n_items = 0;
-    size_t at = 0;
+    const unsigned char *at = rest->at;
+    size_t n = rest->n >= 2 ? (size_t)at[1] + 2 : 2;
 
-    while (at + 2 <= n) {
-        at += 2 + (size_t)bytes[at + 1];
-        n_items++;
-    }
-    return at == n ? n_items : -1;
-}
-
-static PyObject *decode_tuple(const struct dragon_py_transfer *t,
-                              const struct dragon_message *message)
-{
-    const unsigned char *at = message->bytes;
-    Py_ssize_t n_items = count_items(at, message->size_bytes);
-    PyObject *tuple;
-
-    if (n_items < 0) {
+    if (n > rest->n) {
         dragon_py_bad_message(t);
         return NULL;
     }
-    tuple = PyTuple_New(n_items);
-    for (Py_ssize_t i = 0; tuple && i < n_items; i++) {
-        PyObject *item = decode_scalar(t, at[0], (const char *)at + 2, at[1]);
+    rest->at += n;
+    rest->n -= n;
+    return decode_scalar(t, at[0], (const char *)at + 2, n - 2);
+}
 
-        at += 2 + at[1];
+static Py_ssize_t count_items(struct rest rest)
+{
+    Py_ssize_t n_items = 0;
+
+    for (size_t n; rest.n >= 2; n_items++) {
+        n = (size_t)rest.at[1] + 2;
+        if (n > rest.n)
+            break;
+        rest.at += n;
+        rest.n -= n;
+    }
+    return n_items;
+}
+
+static PyObject *decode_tuple(const struct dragon_py_transfer *t, struct rest rest)
+{
+    Py_ssize_t n_items = count_items(rest);
+    PyObject *tuple = PyTuple_New(n_items);
+
+    for (Py_ssize_t i = 0; tuple && i < n_items; i++) {
+        PyObject *item = next_item(t, &rest);
+
         if (item)
             PyTuple_SET_ITEM(tuple, i, item);
         else
@@ -164,25 +199,58 @@ static PyObject *decode_tuple(const struct dragon_py_transfer *t,
     return tuple;
 }
 
+static PyObject *decode_dict(const struct dragon_py_transfer *t, struct rest rest)
+{
+    PyObject *dict = PyDict_New();
+
+    while (dict && rest.n > 0) {
+        PyObject *key = next_item(t, &rest);
+        PyObject *value = key ? next_item(t, &rest) : NULL;
+
+        if (!value || PyDict_SetItem(dict, key, value) < 0)
+            Py_CLEAR(dict);
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+    }
+    return dict;
+}
+
+static int store_items(const struct dragon_py_transfer *t, const struct items *items,
+                       enum dragon_py_kind kind, struct dragon_message *message)
+{
+    message->kind = kind;
+    return dragon_py_store(t, (const char *)items->bytes, items->n_bytes, 0, message);
+}
+
 int dragon_py_encode_plain(const struct dragon_py_transfer *t, PyObject *object,
                            struct dragon_message *message)
 {
     struct scalar scalar;
+    struct items items;
 
-    if (as_scalar(object, &scalar)) {
-        message->kind = scalar.kind;
-        return dragon_py_store(t, scalar.bytes, scalar.n, 0, message);
-    }
-    return PyTuple_CheckExact(object) && encode_tuple(object, message) ? 0 : DRAGON_PY_NOT_PLAIN;
+    items.n_bytes = 0;
+    if (PyTuple_CheckExact(object))
+        return add_items_of_tuple(&items, object)
+                   ? store_items(t, &items, DRAGON_PY_KIND_TUPLE, message)
+                   : DRAGON_PY_NOT_PLAIN;
+    if (PyDict_CheckExact(object))
+        return add_items_of_dict(&items, object)
+                   ? store_items(t, &items, DRAGON_PY_KIND_DICT, message)
+                   : DRAGON_PY_NOT_PLAIN;
+    if (!as_scalar(object, &scalar))
+        return DRAGON_PY_NOT_PLAIN;
+    message->kind = scalar.kind;
+    return dragon_py_store(t, scalar.bytes, scalar.n, 0, message);
 }
 
-PyObject *dragon_py_decode_plain(const struct dragon_py_transfer *t,
-                                 const struct dragon_message *message,
+PyObject *dragon_py_decode_plain(const struct dragon_py_transfer *t, uint32_t kind,
                                  const struct dragon_py_payload *payload)
 {
-    uint32_t kind = message->kind & ~(uint32_t)DRAGON_PY_KIND_LISTS_USES;
+    struct rest rest = {(const unsigned char *)payload->bytes, payload->n};
 
-    if (kind == DRAGON_PY_KIND_TUPLE && !payload->has_block)
-        return decode_tuple(t, message);
+    if (kind == DRAGON_PY_KIND_TUPLE)
+        return decode_tuple(t, rest);
+    if (kind == DRAGON_PY_KIND_DICT)
+        return decode_dict(t, rest);
     return decode_scalar(t, kind, payload->bytes, payload->n);
 }

@@ -2,7 +2,7 @@
 
 /*
  * Plain values, encoded without a pickle: exact None, bool, int (64 bits), float, bytes, str, and
- * short flat tuples of them. Files of the codec only.
+ * short flat tuples and dicts of them. Files of the codec only.
  */
 
 #include "payload.h"
@@ -15,8 +15,6 @@ enum dragon_py_plain_outcome {
 int dragon_py_encode_plain(const struct dragon_py_transfer *t, PyObject *object,
                            struct dragon_message *message);
 
-/* The object of a message of these kinds, whose payload was found. A new reference, or NULL with
- * an exception. */
-PyObject *dragon_py_decode_plain(const struct dragon_py_transfer *t,
-                                 const struct dragon_message *message,
+/* The object of a payload of one of these kinds. A new reference, or NULL with an exception. */
+PyObject *dragon_py_decode_plain(const struct dragon_py_transfer *t, uint32_t kind,
                                  const struct dragon_py_payload *payload);

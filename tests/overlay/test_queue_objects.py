@@ -5,6 +5,7 @@ import math
 import pickle
 import queue
 import threading
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
 from multiprocessing.context import BaseContext
@@ -76,6 +77,19 @@ VALUES = [
     [1, [2, [3]]],
     {},
     {"a": 1, (1, 2): {3}},
+    {"z": 1, "a": -2, "": None, "é": 1.5, 7: "seven", None: True, b"b": b"", 2.5: 2**62},
+    {"big": 2**63},
+    {2**63: "big"},
+    {"\ud800": 1},
+    {"nested": {"a": 1}},
+    {"k" * 255: b"v" * 255},  # the longest that items of messages can be; one more is pickled
+    {"k" * 256: b"v" * 256},
+    ("x" * 255, b"y" * 255),
+    ("x" * 256, b"y" * 256),
+    (b"x" * 254,) * 4,  # all that there is room for
+    (b"x" * 255,) * 4,
+    {i: i for i in range(51)},  # likewise
+    {i: i for i in range(52)},
     {1, 2, 3},
     frozenset({"x"}),
     bytearray(b"abc"),
@@ -150,13 +164,33 @@ def test_nan_stays_nan(dragon: BaseContext) -> None:
     assert math.isnan(passed(dragon, (math.nan,))[0])
 
 
-@pytest.mark.parametrize("item", [Count(5), Word("w"), Pair((1, 2)), True, (Count(5), Word("w"))])
+@pytest.mark.parametrize(
+    "item",
+    [
+        Count(5),
+        Word("w"),
+        Pair((1, 2)),
+        True,
+        (Count(5), Word("w")),
+        OrderedDict(b=1, a=2),
+        Counter("aab"),
+        {Word("w"): Count(5)},
+    ],
+)
 def test_subclasses_of_plain_types_keep_their_type(ctx: BaseContext, item: Any) -> None:
     received = passed(ctx, item)
     assert type(received) is type(item)
     assert received == item
-    if isinstance(item, tuple):
+    if isinstance(item, (tuple, dict)):
         assert [type(i) for i in received] == [type(i) for i in item]
+
+
+def test_a_dict_keeps_its_order_and_its_receiver_can_change_it(ctx: BaseContext) -> None:
+    item = {f"key{i}": i for i in (3, 1, 2)}
+    received = passed(ctx, item)
+    received["key0"] = 0
+    assert list(received) == ["key3", "key1", "key2", "key0"]
+    assert list(item) == ["key3", "key1", "key2"]
 
 
 def test_an_object_that_occurs_twice_is_one_object_afterwards(ctx: BaseContext) -> None:
