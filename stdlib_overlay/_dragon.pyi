@@ -6,7 +6,7 @@ process has no node: only the types of named pools work, what needs a node raise
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, TypedDict, final
+from typing import Any, ClassVar, Protocol, Self, TypedDict, final
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -402,6 +402,73 @@ class SharedBuffer(Object):
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+
+PLACE_BYTES: int  # of the words and the journal of one place of a pool
+
+@final
+class PlaceWords:
+    """The words and the journal of one place of a pool, see place_words.h."""
+
+    def __init__(self, memory: WriteableBuffer, place: int, n_places: int, /) -> None:
+        """Be those of a place. ValueError: memory has not PLACE_BYTES for each."""
+
+    def item_of(self, number: int, /) -> int | None:
+        """Return the item of the task whose call has begun; None: it is not that task's."""
+
+    def doing(self) -> int:
+        """Return the word of the call that has begun last; 0: none."""
+
+    def since(self) -> float:
+        """Return when the latest call began, by the monotonic clock."""
+
+    def kept(self, n_skipped: int, n: int, /) -> list[Any]:
+        """Return the first n results of the journal, but for n_skipped. ValueError: not so many."""
+
+    def clear(self) -> None:
+        """Name no call and withdraw none: a new worker comes."""
+
+    def withdraw(self, number: int, item: int, end: int, /) -> None:
+        """Take back calls from an item of a task on, and those of tasks below the number end."""
+
+def results_of(journal: bytes, n_skipped: int, n: int, /) -> list[Any]:
+    """Return the n results in what a worker has sent of its journal, but for n_skipped."""
+
+class ResultIterator:
+    """Base of the iterators over results, which have `_next_results(timeout)`: a list of some."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+    def next(self, timeout: float | None = None) -> Any:
+        """Return the next result, or raise the exception of its call. TimeoutError: not there."""
+
+class WorkerLoop:
+    """Base of the class of a pool's workers: makes the calls of a task."""
+
+    keep_ns: int  # results are kept for a common message so long
+    probe: Callable[[str], object] | None  # told of each step before it is made; for tests
+
+    def __init__(
+        self,
+        words: PlaceWords,
+        put: Callable[[Any], object],
+        place: int,
+        generation: int,
+        /,
+    ) -> None:
+        """Have the worker's place, and the put of the channel for results."""
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether the program's function is being called."""
+
+    def begin(self, number: int, item: int, /) -> bool:
+        """Begin the call of an item. False: it was withdrawn, and the pool was told."""
+
+    def call_all(self, number: int, mode: int, func: Any, items: Any, /) -> None:
+        """Call func with each item and send the results, until a call was withdrawn."""
+
+    def finish(self) -> None:
+        """Say that no call is under way and that all results were sent."""
 
 class SynchronizedBase:
     """A ctypes object and a lock that is held around each access to it."""

@@ -290,12 +290,27 @@ static int add_exceptions(PyObject *module)
 static int module_exec(PyObject *module)
 {
     static int (*const adders[])(PyObject *) = {
-        add_exceptions,      dragon_py_object_add,        dragon_py_block_add,
-        dragon_py_codec_add, dragon_py_queue_add,         dragon_py_semaphore_add,
-        dragon_py_event_add, dragon_py_condition_add,     dragon_py_barrier_add,
-        dragon_py_pool_add,  dragon_py_channel_add,       dragon_py_channel_set_add,
-        dragon_py_lock_add,  dragon_py_shared_buffer_add, dragon_py_synchronized_add,
-        dragon_py_pipe_add,  dragon_py_connection_add,    dragon_py_connection_wait_add,
+        add_exceptions,
+        dragon_py_object_add,
+        dragon_py_block_add,
+        dragon_py_codec_add,
+        dragon_py_queue_add,
+        dragon_py_semaphore_add,
+        dragon_py_event_add,
+        dragon_py_condition_add,
+        dragon_py_barrier_add,
+        dragon_py_pool_add,
+        dragon_py_channel_add,
+        dragon_py_channel_set_add,
+        dragon_py_lock_add,
+        dragon_py_shared_buffer_add,
+        dragon_py_synchronized_add,
+        dragon_py_pipe_add,
+        dragon_py_connection_add,
+        dragon_py_connection_wait_add,
+        dragon_py_place_words_add,
+        dragon_py_worker_loop_add,
+        dragon_py_result_iterator_add,
         note_forks,
     };
 
@@ -322,6 +337,9 @@ static int module_exec(PyObject *module)
     DO(synchronized_type);                                                                         \
     DO(pipe_type);                                                                                 \
     DO(connection_type);                                                                           \
+    DO(place_words_type);                                                                          \
+    DO(worker_loop_type);                                                                          \
+    DO(result_iterator_type);                                                                      \
     DO(queue_full);                                                                                \
     DO(queue_empty);                                                                               \
     DO(pool_full);                                                                                 \

@@ -31,6 +31,9 @@ struct dragon_py_state {
     PyTypeObject *synchronized_type; /* base of the others in synchronized.c */
     PyTypeObject *pipe_type;
     PyTypeObject *connection_type;
+    PyTypeObject *place_words_type;
+    PyTypeObject *worker_loop_type;
+    PyTypeObject *result_iterator_type;
     PyObject *queue_full; /* queue.Full, queue.Empty; NULL until first used */
     PyObject *queue_empty;
     PyObject *pool_full;    /* _dragon.PoolFull, a MemoryError */
@@ -83,6 +86,9 @@ int dragon_py_synchronized_add(PyObject *module);
 int dragon_py_pipe_add(PyObject *module);
 int dragon_py_connection_add(PyObject *module);
 int dragon_py_connection_wait_add(PyObject *module);
+int dragon_py_place_words_add(PyObject *module);
+int dragon_py_worker_loop_add(PyObject *module);
+int dragon_py_result_iterator_add(PyObject *module);
 
 /* queue.Full and queue.Empty. Borrowed, or NULL with an exception. */
 PyObject *dragon_py_queue_full(struct dragon_py_state *state);

@@ -37,6 +37,16 @@ MUTATIONS = {
     "word_of_any_task": "of the word only the item is looked at",
     "numbers_again": "the tasks of each worker are numbered from 1",
     "rest_dropped": "what a dead worker had not begun is not done",
+    "looks_first": "a worker looks whether a call was withdrawn, and then names it",
+    "withdrawn_blindly": "what is withdrawn is done by others, whatever the worker has begun",
+    "read_blindly": "what was read of a journal is believed without a second look at the word",
+    "read_early": "a journal is read before what was sent has been received",
+    "read_again": "results that were read in the journal are taken again when they are sent",
+    "read_from_start": "results that were read are taken again from a dead worker's journal",
+    "withdrawn_again": "calls behind one that was withdrawn are withdrawn in its place",
+    "stop_ignored": "where a worker has stopped, nobody goes on",
+    "stop_takes_all": "where a worker has stopped, all its later tasks are taken for withdrawn",
+    "withdrawn_died": "a worker is said to have died in a call that was withdrawn",
 }
 
 
@@ -47,6 +57,7 @@ class Task(NamedTuple):
     first: int
     end: int
     n_done: int = 0
+    n_read: int = 0  # results that were read in the journal before they were sent
 
 
 class Place(NamedTuple):
@@ -59,6 +70,17 @@ class Place(NamedTuple):
     n_kept: int = 0  # of them, not sent
     inbox: tuple[Task, ...] = ()
     given: tuple[Task, ...] = ()  # the dispatcher's list
+    #: The first call that is withdrawn, and the first number that is not.
+    withdrawn: tuple[tuple[int, int], int] = ((0, 0), 0)
+
+
+class Looking(NamedTuple):
+    """A look at a worker."""
+
+    i: int
+    word: tuple[int, int]  # that it had
+    at: str = "marked"  # what was sent before is being received; then read, withdraw, check
+    read: tuple[int, ...] | None = None  # of the journal
 
 
 class State(NamedTuple):
@@ -68,11 +90,19 @@ class State(NamedTuple):
     waiting: tuple[tuple[int, int], ...]
     calls: tuple[int, ...]  # how often each was made
     answers: tuple[str, ...]  # of each call, a letter an answer: r, or d for died
-    #: Place, number, first item, how many; none: has ended.
+    #: Place, number, first item, how many; or one of the three below.
     results: tuple[tuple[int, int, int, int], ...] = ()
     putting: tuple[int, Task] | None = None  # what the dispatcher is about to put where
     number: int = 0  # of the latest task
     n_deaths: int = 0
+    looking: Looking | None = None
+    n_looks: int = 0
+
+
+#: Kinds of messages in place of a number of results.
+ENDED = 0
+STOPPED = -1
+MARK = -2
 
 
 @dataclass(frozen=True)
@@ -85,6 +115,7 @@ class Setting:
         n_workers: workers.
         n_deaths: how many may be killed, before any step.
         depth: tasks that a worker may have at a time.
+        n_looks: how often a worker may be looked at.
         mutation: a key of MUTATIONS, or "".
     """
 
@@ -93,6 +124,7 @@ class Setting:
     n_workers: int = 1
     n_deaths: int = 2
     depth: int = 1
+    n_looks: int = 0
     mutation: str = ""
 
     def first_state(self) -> State:
@@ -144,9 +176,18 @@ def _step(s: State, i: int, setting: Setting) -> State | None:
     task = place.has
     assert task is not None
     item = task.n_done
+    call = task.number, item
+    if broken == "looks_first" and place.at in ("begin", "look"):
+        if place.at == "look":
+            return _place(s, i, word=call, at="call")
+        return _place(s, i, at="stop" if _is_withdrawn(place, call) else "look")
     if place.at == "begin":
-        s = _place(s, i, word=(task.number, item))
-        return _place(s, i, at="put" if broken == "begin_late" else "call")
+        s = _place(s, i, word=call)
+        return _place(s, i, at="put" if broken == "begin_late" else "look")
+    if place.at == "look":
+        return _place(s, i, at="stop" if _is_withdrawn(place, call) else "call")
+    if place.at in ("stop", "say"):
+        return _stop(s, i, task)
     if place.at == "call":
         s = s._replace(calls=_put(s.calls, task.first + item, s.calls[task.first + item] + 1))
         return _place(s, i, at="begin" if broken == "begin_late" else "put")
@@ -166,6 +207,24 @@ def _step(s: State, i: int, setting: Setting) -> State | None:
         at = "call" if broken == "begin_late" else "begin"
         return _place(s, i, at=at, has=task._replace(n_done=item + 1))
     return _place(s, i, at="take", word=(0, 0), has=None)
+
+
+def _is_withdrawn(place: Place, call: tuple[int, int]) -> bool:
+    first, end = place.withdrawn
+    return first <= call and call[0] < end
+
+
+def _stop(s: State, i: int, task: Task) -> State:
+    """The worker's call was withdrawn: results that were not sent go first."""
+    place = s.places[i]
+    if place.at == "say":
+        s = s._replace(results=(*s.results, (i, task.number, task.n_done, STOPPED)))
+        return _place(s, i, at="take", has=None)
+    n = place.n_kept
+    if n == 0:
+        return _place(s, i, at="say", word=(0, 0))
+    s = s._replace(results=(*s.results, (i, task.number, task.n_done - n, n)))
+    return _place(s, i, n_kept=0)
 
 
 def _death(s: State, i: int, setting: Setting) -> Iterator[State]:
@@ -204,18 +263,72 @@ def _finish_putting(s: State) -> State:
 def _receive(s: State, setting: Setting) -> State:
     i, number, item, n = s.results[0]
     s = s._replace(results=s.results[1:])
-    if n == 0:
+    if n == ENDED:
         return _divide(s, i, setting)
+    if n == MARK:
+        assert s.looking is not None
+        return s._replace(looking=s.looking._replace(at="read"))
+    if n == STOPPED:
+        if setting.mutation == "stop_ignored":
+            return s
+        return _cut(s, i, number, item, later=setting.mutation == "stop_takes_all")
     given: list[Task] = []
     for task in s.places[i].given:
         if task.number != number:
             given.append(task)
             continue
-        for k in range(item, item + n):
+        for k in range(item + (setting.mutation != "read_again") * task.n_read, item + n):
             s = _answer(s, task.first + k, "r")
         if task.first + item + n < task.end:
-            given.append(task._replace(n_done=item + n))
+            given.append(task._replace(n_done=item + n, n_read=0))
     return _place(s, i, given=tuple(given))
+
+
+def _cut(s: State, i: int, number: int, item: int, *, later: bool) -> State:
+    """A worker's task ends before an item, and what it had from there on waits again."""
+    given: list[Task] = []
+    rest: list[tuple[int, int]] = []
+    for task in s.places[i].given:
+        at = item if task.number == number else 0
+        if task.number != number and not (later and task.number > number):
+            given.append(task)
+            continue
+        if task.first + at < task.end:
+            rest.append((task.first + at, task.end))
+        if task.n_done < at:
+            given.append(task._replace(end=task.first + at))
+    return _place(s._replace(waiting=tuple(rest) + s.waiting), i, given=tuple(given))
+
+
+def _look(s: State, setting: Setting) -> State:
+    """The next step of a look at a worker."""
+    look, broken = s.looking, setting.mutation
+    assert look is not None
+    i, number, item = look.i, *look.word
+    place = s.places[i]
+    task = next((t for t in place.given if t.number == number), None)
+    if task is None or (task.first + item >= task.end and broken != "withdrawn_again"):
+        return s._replace(looking=None)
+    if look.at == "read" and look.read is None:
+        return s._replace(looking=look._replace(read=place.journal))
+    if look.at == "read":
+        if place.word != look.word and broken != "read_blindly":
+            return s._replace(looking=None)
+        assert look.read is not None
+        for k in range(task.n_done, item):
+            there = k - task.n_done + task.n_read
+            right = look.read[there : there + 1] == (task.first + k,)
+            s = _answer(s, task.first + k, "r" if right else "wrong")
+        read = max(0, item - task.n_done)
+        task = task._replace(n_done=task.n_done + read, n_read=task.n_read + read)
+        given = tuple(task if t.number == number else t for t in place.given)
+        return _place(s, i, given=given)._replace(looking=look._replace(at="withdraw"))
+    if look.at == "withdraw":
+        s = _place(s, i, withdrawn=((number, item + 1), s.number + 1))
+        return s._replace(looking=look._replace(at="check"))
+    if place.word == look.word or broken == "withdrawn_blindly":
+        s = _cut(s, i, number, item + 1, later=True)
+    return s._replace(looking=None)
 
 
 def _divide(s: State, i: int, setting: Setting) -> State:
@@ -223,14 +336,16 @@ def _divide(s: State, i: int, setting: Setting) -> State:
     rest: list[tuple[int, int]] = []
     for given in place.given:
         task, n_kept = given, place.word[1] - given.n_done
+        n_read = 0 if broken == "read_from_start" else given.n_read
         if place.word[0] == task.number and n_kept > 0 and broken != "journal_unread":
             for k in range(n_kept):
-                right = place.journal[k : k + 1] == (task.first + task.n_done + k,)
+                there = n_read + k
+                right = place.journal[there : there + 1] == (task.first + task.n_done + k,)
                 s = _answer(s, task.first + task.n_done + k, "r" if right else "wrong")
             task = task._replace(n_done=task.n_done + n_kept)
         first = task.first + task.n_done
         word = (task.number, task.n_done)
-        if place.word == word or (
+        if (place.word == word and (first < task.end or broken == "withdrawn_died")) or (
             broken == "word_of_any_task" and place.word[0] and place.word[1] == task.n_done
         ):
             s = _answer(s, first, "d")
@@ -239,19 +354,43 @@ def _divide(s: State, i: int, setting: Setting) -> State:
             rest.append((first, task.end))
     s = s._replace(waiting=tuple(rest) + s.waiting)
     inbox = place.inbox if broken == "inbox_stays" else ()
-    return _place(s, i, at="take", given=(), inbox=inbox, word=(0, 0), journal=(), n_kept=0)
+    fresh = Place(given=(), inbox=inbox)
+    s = s._replace(places=(*s.places[:i], fresh, *s.places[i + 1 :]))
+    return (
+        s
+        if s.looking is None or s.looking.i != i
+        else s._replace(
+            looking=None, results=tuple(message for message in s.results if message[3] != MARK)
+        )
+    )
 
 
 def _dispatcher(s: State, setting: Setting) -> Iterator[State]:
     if s.putting is not None:
         yield _finish_putting(s)
         return
+    if s.looking is not None and s.looking.at != "marked":
+        yield _look(s, setting)
+        return
     if s.results:
         yield _receive(s, setting)
+    if s.looking is None and s.n_looks < setting.n_looks:
+        for i, place in enumerate(s.places):
+            if place.word != (0, 0) and place.at not in ("dead", "told"):
+                yield _note(s, i, setting)
     if s.waiting:
         for i, place in enumerate(s.places):
             if len(place.given) < setting.depth:
                 yield _give(s, i, setting)
+
+
+def _note(s: State, i: int, setting: Setting) -> State:
+    """Begin to look at a worker."""
+    s = s._replace(n_looks=s.n_looks + 1)
+    if setting.mutation == "read_early":
+        return s._replace(looking=Looking(i, s.places[i].word, "read"))
+    s = s._replace(results=(*s.results, (i, 0, 0, MARK)))
+    return s._replace(looking=Looking(i, s.places[i].word))
 
 
 # ---- the search ----
@@ -302,6 +441,9 @@ SETTINGS = {
     "two workers, chunks": Setting(n_items=4, chunksize=2, n_workers=2, n_deaths=1),
     "tasks ahead": Setting(n_items=4, chunksize=1, depth=2, n_deaths=2),
     "chunks ahead, two workers": Setting(n_items=4, chunksize=2, depth=2, n_workers=2, n_deaths=1),
+    "a look": Setting(n_items=4, chunksize=4, n_deaths=1, n_looks=2),
+    "a look, tasks ahead": Setting(n_items=4, chunksize=2, depth=2, n_deaths=1, n_looks=1),
+    "a look, two workers": Setting(n_items=3, chunksize=3, n_workers=2, n_deaths=1, n_looks=1),
 }
 #: What brings each mutation out.
 BROKEN = {
@@ -316,6 +458,16 @@ BROKEN = {
     "word_of_any_task": SETTINGS["tasks ahead"],
     "numbers_again": SETTINGS["tasks ahead"],
     "rest_dropped": SETTINGS["one worker, chunks"],
+    "looks_first": SETTINGS["a look, two workers"],
+    "withdrawn_blindly": SETTINGS["a look, two workers"],
+    "read_blindly": SETTINGS["a look"],
+    "read_early": SETTINGS["a look"],
+    "read_again": SETTINGS["a look"],
+    "read_from_start": SETTINGS["a look"],
+    "withdrawn_again": SETTINGS["a look"],
+    "stop_ignored": SETTINGS["a look"],
+    "stop_takes_all": SETTINGS["a look, tasks ahead"],
+    "withdrawn_died": SETTINGS["a look"],
 }
 
 

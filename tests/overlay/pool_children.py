@@ -1,5 +1,7 @@
 """What the workers of pools run in these tests. Imports no pytest, so that they start fast."""
 
+import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -8,7 +10,7 @@ import threading
 import time
 from typing import Any
 
-from dragon_overlay.pool import protocol, worker
+from dragon_overlay.pool import worker
 
 #: How often the call of each item has begun; the test sees it, too.
 counts: Any = None
@@ -81,40 +83,56 @@ def _die_unless(pid: int) -> None:
         die("SIGKILL")
 
 
-def share_and_die_at(shared: Any, point: str, mark: str) -> None:
-    """An initializer: the first worker to come to a point of the protocol is killed there."""
+def share_and_die_at(shared: Any, step: str, mark: str) -> None:
+    """An initializer: the first worker that is about to make a step of the protocol is killed."""
     share(shared)
-    owner: Any
-    owner, name, before = {
-        "before it begins": (protocol.PlaceWords, "begin", True),
-        "after its call": (worker, "_is_small", True),
-        "before it keeps a result": (protocol.PlaceWords, "keep", True),
-        "after it has kept one": (protocol.PlaceWords, "keep", False),
-        "before it sends what it kept": (worker._Worker, "_send_kept", True),
-        "after it has sent that": (worker._Worker, "_send_kept", False),
-        "at the end of its task": (protocol.PlaceWords, "clear", True),
-    }[point]
-    original = getattr(owner, name)
     worker._KEEP_NS = 1 << 60  # results are kept, however slow the machine
+    worker.PROBE = functools.partial(_die_once, step, mark)
 
-    def dies(*args: Any) -> Any:
-        result = None if before else original(*args)
-        try:
+
+def _die_once(fatal: str, mark: str, step: str) -> None:
+    if step == fatal:
+        with contextlib.suppress(FileExistsError):
             os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return original(*args) if before else result
-        die("SIGKILL")
-        return None
-
-    setattr(owner, name, dies)
+            die("SIGKILL")
 
 
-def pass_gate(x: int) -> int:
+def share_and_wait_at(shared: Any, gates: Any, n: int, fatal: str, mark: str) -> None:
+    """An initializer: a worker waits after it has made n calls, and dies at a step from then on.
+
+    Results are kept until the end of their task.
+    """
+    share(shared, gates)
+    worker._KEEP_NS = 1 << 60
+    worker.PROBE = functools.partial(_wait_and_die, [0], n, fatal, mark)
+
+
+def _wait_and_die(n_made: list[int], n: int, fatal: str, mark: str, step: str) -> None:
+    if step == "kept":
+        n_made[0] += 1
+        if n_made[0] == n and not os.path.exists(mark):
+            pass_gate(0, counts=False)
+    elif n_made[0] >= n:
+        _die_once(fatal, mark, step)
+
+
+def pass_gate_at_500(x: int) -> int:
+    return pass_gate(x) if x == 500 else count(x)
+
+
+def meet_at_500(x: int) -> int:
+    """Items 500 and 501 wait for each other."""
+    if x in (500, 501):
+        gates.wait()
+    return count(x)
+
+
+def pass_gate(x: int, *, counts: bool = True) -> int:
     """Say that the call has begun, and wait until it may end."""
     entered, gate = gates
     entered.release()
     gate.acquire()
-    return count(x)
+    return count(x) if counts else x
 
 
 def leave(code: Any) -> None:

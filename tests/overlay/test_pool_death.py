@@ -96,22 +96,22 @@ def test_the_error_is_bounded_and_can_be_pickled(dragon: BaseContext) -> None:
 
 
 @pytest.mark.parametrize(
-    ("point", "died"),
+    ("step", "died"),
     [
-        ("before it begins", None),
-        ("after its call", 0),
-        ("before it keeps a result", 0),
-        ("after it has kept one", 0),
-        ("before it sends what it kept", 2),
-        ("after it has sent that", None),
-        ("at the end of its task", None),
+        ("begin", None),
+        ("called", 0),
+        ("keep", 0),
+        ("kept", 0),
+        ("send", 2),
+        ("sent", None),
+        ("clear", None),
     ],
 )
 def test_a_task_is_neither_lost_nor_done_twice_wherever_its_worker_dies(
-    dragon: BaseContext, tmp_path: Path, point: str, died: int | None
+    dragon: BaseContext, tmp_path: Path, step: str, died: int | None
 ) -> None:
     counts: Any = dragon.RawArray("i", 9)
-    initargs = (counts, point, str(tmp_path / "mark"))
+    initargs = (counts, step, str(tmp_path / "mark"))
     with dragon.Pool(1, share_and_die_at, initargs) as pool:
         results = outcomes(pool.imap(count, range(9), 3))
     assert results == [WorkerDied if x == died else x for x in range(9)]

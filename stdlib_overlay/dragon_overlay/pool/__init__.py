@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from multiprocessing import get_context, util
 from multiprocessing import pool as _stock
 from typing import Any
@@ -383,13 +383,25 @@ def _read(dispatcher: Dispatcher, job: Any, iterable: Iterable[Any], chunksize: 
     error = None
     try:
         items = iter(iterable)
-        while job.wait_for_room():
-            # As in the standard library, a chunk that cannot be read to its end is dropped.
-            chunk = tuple(itertools.islice(items, chunksize))
-            if not chunk:
+        while n_room := job.wait_for_room():
+            n_chunks = 0
+            for chunk in itertools.islice(_chunks(items, chunksize), n_room):
+                n += len(chunk)
+                n_chunks += 1
+                job.read.append(chunk)
+                if not job.is_announced:
+                    job.is_announced = True
+                    dispatcher.order(dispatcher.add_read, job)
+                if job.is_over:
+                    break
+            if n_chunks < n_room:
                 break
-            dispatcher.order(dispatcher.add_items, job, n, chunk)
-            n += len(chunk)
     except Exception as why:  # noqa: BLE001  # the program's iterator's
         error = why
     dispatcher.order(dispatcher.end_items, job, n, error)
+
+
+def _chunks(items: Iterator[Any], chunksize: int) -> Iterator[tuple[Any, ...]]:
+    """As in the standard library, a chunk that cannot be read to its end is dropped."""
+    while chunk := tuple(itertools.islice(items, chunksize)):
+        yield chunk

@@ -7,6 +7,10 @@ ask it by orders.
 Each task that was given to a worker is written down at its place until its last result has come.
 When the worker has ended, what it leaves there is divided by its words: the call that it was in has
 died with it, the others have not begun, and go back to the front.
+
+Quick calls go to a worker many at a time, and it has its next task before it asks. Whoever turns
+out to be in a long call is looked at: what it has kept is received, and what it has not begun is
+withdrawn.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import functools
 import queue
 import signal
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,6 +28,7 @@ from multiprocessing import ProcessError
 from multiprocessing import pool as _stock
 from typing import Any
 
+import _dragon
 from dragon_overlay.pool import oom, protocol
 from dragon_overlay.pool.jobs import Job, _Iterated
 from dragon_overlay.pool.letters import put_task
@@ -37,6 +43,11 @@ RemoteTraceback: Any = _stock.RemoteTraceback  # type: ignore[attr-defined]
 
 #: So many workers in a row may end before they are ready.
 MAX_FAILURES = 3
+
+#: A task of quick calls takes about so long.
+_TASK_NS = 1_000_000
+#: A worker that has more than its call is looked at so often.
+_LOOK_S = 0.005
 
 
 class Run:
@@ -53,13 +64,15 @@ class Run:
 class Task:
     """Items of a job that a worker has; it does them in order, and n_done have been answered."""
 
-    __slots__ = ("end", "first", "job", "n_done")
+    __slots__ = ("end", "first", "is_batch", "job", "n_done", "n_read")
 
     def __init__(self, job: Job, first: int, end: int) -> None:
         self.job = job
         self.first = first
         self.end = end
         self.n_done = 0
+        self.n_read = 0  # results that were read from the journal before they were sent
+        self.is_batch = end - first > job.chunksize  # it is for us to say that it is one task
 
 
 class Place:
@@ -68,7 +81,7 @@ class Place:
     def __init__(self, index: int, words: Words) -> None:
         self.index = index
         self.inbox = Channel()
-        self.words = words.of_place(index)
+        self.words: _dragon.PlaceWords = words.of_place(index)
         self.process: Any = None
         self.generation = 0
         self.is_alive = False  # or is being started
@@ -76,8 +89,20 @@ class Place:
         self.failure = ""  # what it said before it was ready
         self.tasks: dict[int, Task] = {}  # that it has been given, by their numbers
         self.n_left: int | None = None  # tasks until it ends
+        self.is_in_long_call = False  # and is given no task before it is done with that
         self.stack = StackFile()
         self.timed_out: float | None = None  # the limit for which the supervisor has killed it
+
+    def has_more(self) -> bool:
+        """Whether it was given more than the program's chunks one by one."""
+        return len(self.tasks) > 1 or any(task.is_batch for task in self.tasks.values())
+
+    def task_of(self, doing: int) -> tuple[int, Task] | None:
+        """The task of the call that a word names, and its number; None: it has no such task."""
+        for number, task in self.tasks.items():
+            if number & 0xFFFFFFFF == doing >> 32:
+                return number, task
+        return None
 
 
 class Plan:
@@ -135,8 +160,11 @@ class Dispatcher:
         self.places = [Place(i, self._words) for i in range(plan.n_workers)]
         self._open: set[int] = set()  # jobs that have not ended, and some that have
         self._idle: list[Place] = []
+        self._half: dict[Place, None] = {}  # who has one task, and may be given the next
         self._waiting: deque[Run] = deque()
-        self._numbers = protocol.numbers()
+        self._number = 1  # of the next task
+        self._looks_at: float | None = None  # when workers are looked at; None: none has more
+        self._noted: list[tuple[Place, int, int]] = []  # generation, word: what each was doing
         self._n_failures = 0
         self.error: Exception | None = None  # of a broken pool
         self._n_oom_kills = oom.n_kills()
@@ -231,11 +259,13 @@ class Dispatcher:
             else:
                 self._waiting.append(Run(job, first, end))
 
-    def add_items(self, job: _Iterated, first: int, items: tuple[Any, ...]) -> None:
-        """The next items of a job have been read. An order."""
-        if not job.is_over:
-            job.items.update(enumerate(items, first))
-            self.add(job, first, first + len(items))
+    def add_read(self, job: _Iterated) -> None:
+        """More items of a job have been read. An order."""
+        first, end = job.n_read, job.take_read()
+        if job.is_over:
+            job.items.clear()
+        elif first < end:
+            self.add(job, first, end)
 
     def end_items(self, job: Any, n_items: int, error: Exception | None) -> None:
         """There are no more items. An order.
@@ -245,6 +275,7 @@ class Dispatcher:
             n_items: how many there were.
             error: with which reading them ended: one answer more.
         """
+        self.add_read(job)
         if not job.is_over:
             if error is not None:
                 self._answer(job, n_items, protocol.FAILED_HERE, error)
@@ -256,10 +287,12 @@ class Dispatcher:
     def _kill(self, job: Job, index: int) -> None:
         for place in self.places:
             for number, task in place.tasks.items():
-                if task.job is job and task.first + task.n_done == index:
+                # The call under way, or if none is, the one that it is about to begin.
+                item = max(task.n_done, place.words.item_of(number) or 0)
+                if task.job is job and task.first + item == index:
                     job.give_up(index)
                     kill = functools.partial(self._supervisor.kill_in_call, place, number)
-                    self._supervisor.order(functools.partial(kill, task.n_done))
+                    self._supervisor.order(functools.partial(kill, item))
 
     def _close(self) -> None:
         self._is_closed = True
@@ -299,14 +332,17 @@ class Dispatcher:
                 place.stack.close()
 
     def _serve(self) -> None:
+        if self._looks_at is not None:
+            left_s = self._looks_at - time.monotonic()
+            if left_s <= 0 or not self._results._poll(left_s):
+                self._note_what_they_do()
         message = self._results.get()
         if message is not None:
             self._receive(*message)
         del message
         while self._orders:
             self._orders.popleft()()
-        while self._waiting and self._idle:
-            self._give(self._idle.pop())
+        self._give_all()
         if self._is_closed and not self._is_ending:
             self._end_if_done()
 
@@ -333,64 +369,122 @@ class Dispatcher:
 
     # ---- tasks ----
 
+    def _give_all(self) -> None:
+        """Give what waits to those who have no task, quick calls also to those who have one."""
+        while self._waiting:
+            if self._idle:
+                place = self._idle.pop()
+            elif self._half and self._n_quick(self._waiting[0].job) > 0:
+                place, _ = self._half.popitem()
+            else:
+                return
+            self._give(place)
+            self._file(place)
+
+    def _file(self, place: Place) -> None:
+        """Note whether a worker may be given a task."""
+        if place.is_ready and place.n_left != 0:
+            if not place.tasks:
+                self._half.pop(place, None)
+                self._idle.append(place)
+            elif len(place.tasks) == 1 and not place.is_in_long_call:
+                self._half[place] = None
+
+    def _n_quick(self, job: Job) -> int:
+        """How many calls of a job may be a task; 0: they are not quick, or it is not known."""
+        if (
+            job.call_ns is None
+            or self._plan.max_tasks is not None
+            or self._plan.max_rss is not None
+        ):
+            return 0
+        return int(_TASK_NS // (job.call_ns + 1))
+
+    def _n_of_next(self, run: Run) -> int:
+        """How many items the next task is to have.
+
+        Quick calls are put together, but each worker shall have several tasks of what is left.
+        """
+        job = run.job
+        n = min(self._n_quick(job), (run.end - run.first) // (2 * len(self.places)))
+        return max(job.chunksize, n - n % max(1, job.chunksize))
+
     def _give(self, place: Place) -> None:
-        """Give the next task to a worker that has none; if it cannot be sent, it stays idle."""
+        """Give a worker the next task; if it cannot be sent, it has none more."""
         run = self._waiting[0]
         job = run.job
-        first, end = job.begin(run.first, min(run.first + job.chunksize, run.end))
+        first, end = job.begin(run.first, min(run.first + self._n_of_next(run), run.end))
         run.first = end
         if end == run.end:
             self._waiting.popleft()
         if first == end:
-            self._idle.append(place)
             return
-        number = next(self._numbers)
+        number = self._number
+        self._number += 1
         place.tasks[number] = Task(job, first, end)
         task = job.mode, job.func, job.items_of(first, end - first)
         try:
             put_task(place.inbox, (number, end - first), task)
         except Exception as error:  # noqa: BLE001  # whatever pickling the program's objects raises
             del place.tasks[number], task
-            self._idle.append(place)
             for index in range(first, end):
                 self._answer(job, index, protocol.FAILED_HERE, error)
-        else:
-            if place.n_left is not None:
-                place.n_left -= 1
-            timeout = job.limits.timeout
-            if timeout is not None:
-                limit = self._supervisor.limit
-                self._supervisor.order(functools.partial(limit, place, number, timeout))
+            return
+        if place.n_left is not None:
+            place.n_left -= 1
+        if self._looks_at is None and place.has_more():
+            self._looks_at = time.monotonic() + _LOOK_S
+        timeout = job.limits.timeout
+        if timeout is not None:
+            limit = self._supervisor.limit
+            self._supervisor.order(functools.partial(limit, place, number, timeout))
 
     def _receive(
         self, index: int, generation: int, number: int, item: int, kind: int, *rest: Any
     ) -> None:
+        if kind == protocol.LOOK:
+            self._look()
+            return
         place = self.places[index]
         if generation != place.generation:
             return
         if kind == protocol.READY:
             self._n_failures = 0
             place.is_ready = True
-            self._idle.append(place)
+            self._file(place)
         elif kind == protocol.NOT_READY:
             place.failure = rest[0]
         elif kind == protocol.ENDED:
             self._has_ended(place, rest[0])
-        elif number in place.tasks:
+        elif number not in place.tasks:
+            return  # it was withdrawn
+        elif kind == protocol.STOPPED:
+            self._has_stopped(place, number, item)
+        else:
             self._one_done(place, number, item, kind, rest)
 
     def _one_done(self, place: Place, number: int, item: int, kind: int, rest: Any) -> None:
         task = place.tasks[number]
-        task.n_done = item + (len(rest[0]) if kind == protocol.RESULTS else 1)
+        place.is_in_long_call = False
+        first = task.first + item
+        if kind == protocol.RESULTS:
+            n, journal, took_ns = rest
+            task.job.took(n, took_ns)
+            first += task.n_read
+            task.n_done = item + n
+            rest = (_dragon.results_of(journal, task.n_read, n),)
+        else:
+            task.n_done = item + 1
+        task.n_read = 0
+        self._remove_if_done(place, number, task)
+        self._give_all()  # the worker's next task goes first, the program's code later
+        if kind != protocol.RESULTS or rest[0]:
+            self._answer(task.job, first, kind, *rest)
+
+    def _remove_if_done(self, place: Place, number: int, task: Task) -> None:
         if task.first + task.n_done == task.end:
             del place.tasks[number]
-            if place.n_left != 0:
-                # The worker's next task goes first, the program's code later.
-                if self._waiting:
-                    self._give(place)
-                else:
-                    self._idle.append(place)
-        self._answer(task.job, task.first + item, kind, *rest)
+            self._file(place)
 
     def _answer(self, job: Job, index: int, kind: int, *rest: Any) -> None:
         if not job.runs_callbacks(index):
@@ -404,12 +498,87 @@ class Dispatcher:
             ).start()
         self._callbacks.put((job, index, kind, *rest))
 
+    # ---- workers that have more than they get done ----
+
+    def _note_what_they_do(self) -> None:
+        """Look at those who have more, when what they have sent up to now has been received."""
+        more = [place for place in self.places if place.has_more()]
+        self._looks_at = time.monotonic() + _LOOK_S if more else None
+        if more:
+            self._noted = [(place, place.generation, place.words.doing()) for place in more]
+            self._results.put((0, 0, 0, 0, protocol.LOOK))
+
+    def _look(self) -> None:
+        noted, self._noted = self._noted, []
+        for place, generation, doing in noted:
+            took_s = time.monotonic() - place.words.since()
+            if generation == place.generation and took_s > _LOOK_S:
+                self._take_back(place, doing, took_s)
+
+    def _take_back(self, place: Place, doing: int, took_s: float) -> None:
+        """Receive what a worker in a long call has kept, and withdraw what it has not begun.
+
+        Args:
+            place: the worker's.
+            doing: its call; all that it had sent when that began was received.
+            took_s: since then.
+        """
+        found = place.task_of(doing)
+        if found is None:
+            return
+        number, task = found
+        item = (doing & 0xFFFFFFFF) - 1
+        if task.first + item >= task.end:
+            return  # it has been withdrawn
+        try:
+            kept = place.words.kept(task.n_read, task.n_read + item - task.n_done)
+        except ValueError:
+            return  # it goes on, and writes over what we read
+        if place.words.doing() != doing:
+            return
+        place.is_in_long_call = True
+        task.job.took(1, int(took_s * 1e9))
+        first = task.first + task.n_done
+        task.n_done += len(kept)
+        task.n_read += len(kept)
+        place.words.withdraw(number, item + 1, self._number)
+        if place.words.doing() == doing:
+            self._withdraw(place, number, item + 1)
+        # Otherwise it may have begun some of them, and says where it has stopped.
+        if kept:
+            self._answer(task.job, first, protocol.RESULTS, kept)
+
+    def _withdraw(self, place: Place, number: int, item: int) -> None:
+        """What a worker has from an item of a task on, and its later tasks, wait again."""
+        rest = [self._cut(place, number, place.tasks[number], item)]
+        for later, task in list(place.tasks.items()):
+            if later > number:
+                rest.append(self._cut(place, later, task, 0))
+        self._put_back(rest)
+
+    def _has_stopped(self, place: Place, number: int, item: int) -> None:
+        """A worker has not begun an item, which was withdrawn, nor those behind it."""
+        self._put_back([self._cut(place, number, place.tasks[number], item)])
+
+    def _cut(self, place: Place, number: int, task: Task, item: int) -> Run:
+        """Let a task end before an item; what it had from there on."""
+        rest = Run(task.job, task.first + item, task.end)
+        task.end = rest.first
+        task.is_batch = False
+        task.job.take_back(rest.first, rest.end)
+        self._remove_if_done(place, number, task)
+        return rest
+
+    def _put_back(self, rest: list[Run]) -> None:
+        self._waiting.extendleft(run for run in reversed(rest) if run.first < run.end)
+
     # ---- the end of a worker ----
 
     def _has_ended(self, place: Place, exitcode: int | None) -> None:
         place.is_alive = False
         if place in self._idle:
             self._idle.remove(place)
+        self._half.pop(place, None)
         place.inbox.take_all()
         if not self._is_ending:
             self._divide(place, exitcode)
@@ -429,14 +598,17 @@ class Dispatcher:
         for number, task in list(place.tasks.items()):
             self._read_journal(place, number, task)
             first = task.first + task.n_done
-            is_in_it = self.error is None and place.words.item_of(number) == task.n_done
+            is_in_it = (
+                self.error is None
+                and first < task.end
+                and place.words.item_of(number) == task.n_done
+            )
             if is_in_it and not task.job.may_retry(first):
                 died.append((task.job, first))
                 first += 1
-            if first < task.end:
-                rest.append(Run(task.job, first, task.end))
+            rest.append(Run(task.job, first, task.end))
         place.tasks.clear()
-        self._waiting.extendleft(reversed(rest))
+        self._put_back(rest)
         n_oom_kills = oom.n_kills()
         is_out_of_memory = n_oom_kills != self._n_oom_kills and exitcode == -signal.SIGKILL
         self._n_oom_kills = n_oom_kills
@@ -449,14 +621,16 @@ class Dispatcher:
         n_kept = (place.words.item_of(number) or 0) - task.n_done
         if n_kept > 0:
             index = task.first + task.n_done
+            kept = place.words.kept(task.n_read, task.n_read + n_kept)
             task.n_done += n_kept
-            self._answer(task.job, index, protocol.RESULTS, place.words.kept(n_kept))
+            self._answer(task.job, index, protocol.RESULTS, kept)
 
     def _make(self, place: Place) -> Callable[[], Any]:
         """What makes the next worker of a place."""
         place.generation += 1
         place.is_alive = True
         place.is_ready = False
+        place.is_in_long_call = False
         place.failure = ""
         place.n_left = self._plan.max_tasks
         place.words.clear()

@@ -13,10 +13,13 @@ import functools
 import multiprocessing
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures._base import PENDING, RUNNING
 from multiprocessing import pool as _stock
 from typing import Any, NamedTuple
 
+import _dragon
 from dragon_overlay.pool.progress import Progress
 from dragon_overlay.pool.protocol import APPLY
 
@@ -58,6 +61,7 @@ class Job(abc.ABC):
     mode: int
     items: Any  # index -> item, of those that have no answer
     chunksize: int  # items of a task
+    call_ns: float | None = None  # what a call takes, about; None: not known
     has_callbacks = False
     progress: Progress | None = None
     limits: Limits
@@ -105,6 +109,14 @@ class Job(abc.ABC):
             not wanted any more, what is behind will come again.
         """
         return first, end
+
+    def take_back(self, first: int, end: int) -> None:
+        """Items from first to below end, which have begun for `begin`, will begin once more."""
+
+    def took(self, n: int, time_ns: int) -> None:
+        """So many calls have taken so long."""
+        each = time_ns / n
+        self.call_ns = each if self.call_ns is None else max(each, (each + self.call_ns) / 2)
 
     def give_up(self, index: int) -> None:
         """Do not retry a call."""
@@ -198,14 +210,42 @@ class MapJob(_Waited, _stock.MapResult):  # type: ignore[type-arg]
             self._finish()
 
 
-class _Iterated(Job):
+class _Room:
+    """How many tasks may be read from an iterable."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._cond = threading.Condition()
+
+    def add(self, n: int) -> None:
+        """So many more."""
+        with self._cond:
+            self._n += n
+            self._cond.notify()
+
+    def take_all(self) -> int:
+        """Wait until there is room, and take all that there is."""
+        with self._cond:
+            while self._n == 0:
+                self._cond.wait()
+            n, self._n = self._n, 0
+        return n
+
+
+class Failure(NamedTuple):
+    """An answer that is to be raised."""
+
+    error: BaseException
+
+
+class _Iterated(_dragon.ResultIterator, Job):
     """A job whose answers are iterated over."""
 
     _cond: threading.Condition
     _items: Any
     _index: int
     _length: int | None
-    _unsorted: dict[int, Any]
+    _unsorted: dict[int, tuple[list[Any] | Failure, int]]
 
     def __init__(self, pool: Any, func: Any, mode: int, chunksize: int, limits: Limits) -> None:
         """Make one without items.
@@ -221,58 +261,102 @@ class _Iterated(Job):
         self.describe(func, mode, {}, chunksize)
         self.limits = limits
         self.is_over = False
-        self._n_taken = 0  # results that the program has
+        #: Chunks that the reader has read and the dispatcher has not seen, which was told of them
+        #: if is_announced.
+        self.read: deque[tuple[Any, ...]] = deque()
+        self.is_announced = False
+        self.n_read = 0  # items that the dispatcher has seen
+        self._n_begun = 0
+        self._n_taken = 0  # results that the program has for sure
+        self._n_given = 0  # results that it is taking
         ahead = limits.lookahead
-        window = _WINDOW if ahead is None else max(1, ahead // chunksize)
-        self._room = threading.Semaphore(window)  # tasks that may be read
+        self._room = _Room(_WINDOW if ahead is None else max(1, ahead // chunksize))
 
     def items_of(self, first: int, n: int) -> Any:
         return [self.items[i] for i in range(first, first + n)]
 
-    def wait_for_room(self) -> bool:
-        """Wait until one more task may be read. False: none is wanted any more."""
-        self._room.acquire()
-        return not self.is_over
+    def wait_for_room(self) -> int:
+        """Wait until more tasks may be read, and return how many. 0: none is wanted any more."""
+        n = self._room.take_all()
+        return 0 if self.is_over else n
+
+    def take_read(self) -> int:
+        """Take over what the reader has read; how many items there are now. The dispatcher."""
+        self.is_announced = False  # first: what is read from now on is told again, or found here
+        while self.read:
+            chunk = self.read.popleft()
+            self.items.update(enumerate(chunk, self.n_read))
+            self.n_read += len(chunk)
+        return self.n_read
 
     def begin(self, first: int, end: int) -> tuple[int, int]:
-        if self.limits.lookahead is None:
-            self._room.release()
+        if self.limits.lookahead is None and end > self._n_begun:
+            self._room.add(-(-(end - self._n_begun) // self.chunksize))
+            self._n_begun = end
         return first, end
 
-    def next(self, timeout: float | None = None) -> Any:
-        """The next result, or the exception of its call. TimeoutError: it is not yet there."""
-        try:
-            value = super().next(timeout)  # type: ignore[misc]
-        except (StopIteration, multiprocessing.TimeoutError):
-            raise
-        except BaseException:
-            self._one_taken()
-            raise
-        self._one_taken()
-        return value
+    def _next_results(self, timeout: float | None) -> list[Any]:
+        """The next results, some at a time; those before have been taken."""
+        self._note_taken()
+        results = self._wait_for_answer(timeout)
+        if isinstance(results, Failure):
+            self._n_given = 1
+            raise results.error
+        self._n_given = len(results)
+        return results
 
-    __next__ = next
+    def _wait_for_answer(self, timeout: float | None) -> list[Any] | Failure:
+        with self._cond:
+            if not self._items and self._index != self._length:
+                self._cond.wait(timeout)
+            if self._items:
+                answer: list[Any] | Failure = self._items.popleft()
+                return answer
+            if self._index == self._length:
+                self._pool = None
+                raise StopIteration
+            raise multiprocessing.TimeoutError
 
-    def _one_taken(self) -> None:
-        self._n_taken += 1
-        if self.limits.lookahead is not None and self._n_taken % self.chunksize == 0:
-            self._room.release()
+    def _note_taken(self) -> None:
+        before = self._n_taken // self.chunksize
+        self._n_taken += self._n_given
+        self._n_given = 0
+        n_chunks = self._n_taken // self.chunksize - before
+        if n_chunks > 0 and self.limits.lookahead is not None:
+            self._room.add(n_chunks)
 
     def answer(self, index: int, success: bool, value: Any) -> None:
         self.items.pop(index, None)
-        self._set(index, (success, value))  # type: ignore[attr-defined]
+        with self._cond:
+            self._add(index, [value] if success else Failure(value), 1)
+
+    def answer_all(self, first: int, results: list[Any]) -> None:
+        for index in range(first, first + len(results)):
+            del self.items[index]
+        with self._cond:
+            self._add(first, results, len(results))
+
+    @abc.abstractmethod
+    def _add(self, first: int, answer: list[Any] | Failure, n: int) -> None:
+        """Take the answer to n calls from an index on. The condition's lock is held."""
+
+    def _end_if_all_are_there(self) -> None:
+        self._cond.notify()
+        if self._index == self._length:
+            self._cache.pop(self._job, None)
+            self._pool = None
 
     def stop_reading(self) -> None:
         """Have the reader of the items end."""
         self.is_over = True
-        self._room.release()
+        self._room.add(1)
 
     def abandon(self, error: Exception) -> None:
         self.stop_reading()
         self.items.clear()
         with self._cond:
             if self._index != self._length:
-                self._items.append((False, error))
+                self._items.append(Failure(error))
                 self._length = self._index
                 self._cond.notify_all()
             self._cache.pop(self._job, None)
@@ -282,9 +366,26 @@ class _Iterated(Job):
 class IMapJob(_Iterated, _stock.IMapIterator):  # type: ignore[type-arg]
     """Results in the order of the items."""
 
+    def _add(self, first: int, answer: list[Any] | Failure, n: int) -> None:
+        if first != self._index:
+            self._unsorted[first] = answer, n
+            return
+        self._items.append(answer)
+        self._index += n
+        while self._index in self._unsorted:
+            answer, n = self._unsorted.pop(self._index)
+            self._items.append(answer)
+            self._index += n
+        self._end_if_all_are_there()
+
 
 class IMapUnorderedJob(_Iterated, _stock.IMapUnorderedIterator):  # type: ignore[type-arg]
     """Results in the order in which they come."""
+
+    def _add(self, first: int, answer: list[Any] | Failure, n: int) -> None:
+        self._items.append(answer)
+        self._index += n
+        self._end_if_all_are_there()
 
 
 class FuturesJob(Job):
@@ -334,6 +435,12 @@ class FuturesJob(Job):
             last += 1
         return first, last
 
+    def take_back(self, first: int, end: int) -> None:
+        for future in self.futures[first:end]:
+            with future._condition:
+                if future._state == RUNNING:
+                    future._state = PENDING
+
     def answer(self, index: int, success: bool, value: Any) -> None:
         if self._may_begin(index):
             self._set(index, success, value)
@@ -346,7 +453,7 @@ class FuturesJob(Job):
     def _may_begin(self, index: int) -> bool:
         """Whether a call is wanted; then it cannot be cancelled any more."""
         future = self.futures[index]
-        if future.running():
+        if future._state == RUNNING:
             return True
         if index in self._dropped or (future.done() and not future.cancelled()):
             return False

@@ -9,16 +9,16 @@ from __future__ import annotations
 import reprlib
 import resource
 import signal
-import time
 import traceback
 from collections.abc import Callable
 from multiprocessing import pool as _stock
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import _dragon
 from dragon_overlay.pool import protocol
 from dragon_overlay.pool.letters import Letter, SealedResult
-from dragon_overlay.pool.protocol import APPLY, MAP, Channel, Words
+from dragon_overlay.pool.protocol import APPLY, Channel, Words
 from dragon_overlay.pool.stacks import StackFile
 
 # typeshed lacks them.
@@ -27,10 +27,8 @@ MaybeEncodingError: Any = _stock.MaybeEncodingError  # type: ignore[attr-defined
 #: Results are kept for a common message so long.
 _KEEP_NS = 1_000_000
 
-#: Results of exactly these types are small, and cannot fail to travel; or they are up to a size.
-_SMALL = frozenset({bool, float, type(None)})
-_SMALL_UP_TO = frozenset({bytes, str})
-_SMALL_BYTES = 1000
+#: Told of each step of a worker, see WorkerLoop.probe; set by tests, before the worker is ready.
+PROBE: Callable[[str], object] | None = None
 
 
 class Station(NamedTuple):
@@ -78,13 +76,13 @@ def work(
     worker.run(max_tasks, max_rss)
 
 
-class _Worker:
+class _Worker(_dragon.WorkerLoop):
     def __init__(self, station: Station) -> None:
+        words, put = station.words.of_place(station.place), station.results.put
+        super().__init__(words, put, station.place, station.generation)
         self._station = station
         self._head = station.place, station.generation
-        self._put = station.results.put
-        self._words = station.words.of_place(station.place)
-        self._is_calling = False
+        self._put = put
         # An interrupt at the terminal goes to the whole program: a call is interrupted, a worker
         # that waits for one is not, and what becomes of it is for the pool to say. What came since
         # the worker was started (`Plan.start`) is met here.
@@ -92,10 +90,11 @@ class _Worker:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def _interrupt(self, number: int, frame: object) -> None:
-        if self._is_calling:
+        if self.is_calling:
             raise KeyboardInterrupt
 
     def run(self, max_tasks: int | None, max_rss: int | None) -> None:
+        self.probe, self.keep_ns = PROBE, _KEEP_NS
         n_left = -1 if max_tasks is None else max_tasks
         while n_left != 0 and (max_rss is None or _own_bytes() <= max_rss):
             message = self._station.inbox.get()
@@ -106,60 +105,25 @@ class _Worker:
             del message  # and the memory of what was in it
 
     def _do(self, number: int, n_items: int, letter: Letter) -> None:
-        begin = self._words.begin
-        begin(number, 0, time.monotonic_ns())
+        if not self.begin(number, 0):
+            return
         try:
             mode, func, items = letter.open()
         except BaseException as error:  # noqa: BLE001  # whatever the program's unpickling raises
-            for i in range(n_items):
-                begin(number, i, time.monotonic_ns())
-                self._send_error(number, i, error)
+            self._fail_all(number, n_items, error)
         else:
-            self._call_all(number, mode, func, items)
-        self._words.clear()
+            self.call_all(number, mode, func, items)
 
-    def _call_all(self, number: int, mode: int, func: Any, items: Any) -> None:
-        """Call func with each item. Quick calls with small results share a message."""
-        words = self._words
-        kept: list[Any] = []  # the results before this item that were not sent; in the journal, too
-        last = len(items) - 1
-        now = sent_at = time.monotonic_ns()
-        for i, item in enumerate(items):
-            words.begin(number, i, now)
-            try:
-                self._is_calling = True
-                if mode == MAP:
-                    value = func(item)
-                elif mode == APPLY:
-                    value = func(*item[0], **item[1])
-                else:
-                    value = func(*item)
-                self._is_calling = False
-            except BaseException as error:  # noqa: BLE001  # the program's; it goes back
-                self._is_calling = False
-                self._send_kept(number, i, kept)
-                self._send_error(number, i, error)
-                now = sent_at = time.monotonic_ns()
-                continue
-            now = time.monotonic_ns()
-            if _is_small(value):
-                is_soon = i < last and now - sent_at < _KEEP_NS
-                if is_soon and words.keep(value):
-                    kept.append(value)
-                    continue
-                kept.append(value)
-                self._send_kept(number, i + 1, kept)
-            else:
-                self._send_kept(number, i, kept)
-                self._send(number, i, value)
-            sent_at = now
+    def _fail_all(self, number: int, n_items: int, error: BaseException) -> None:
+        for i in range(n_items):
+            if i > 0 and not self.begin(number, i):
+                return
+            self._send_error(number, i, error)
+        self.finish()
 
-    def _send_kept(self, number: int, end: int, kept: list[Any]) -> None:
-        """Send the results of the items before end."""
-        if kept:
-            self._put((*self._head, number, end - len(kept), protocol.RESULTS, kept))
-            kept.clear()
-            self._words.sent()
+    def _call(self, mode: int, func: Any, item: Any) -> Any:
+        """Call func with what is not exactly a tuple and a dictionary."""
+        return func(*item[0], **item[1]) if mode == APPLY else func(*item)
 
     def _send(self, number: int, i: int, value: Any) -> None:
         try:
@@ -176,15 +140,6 @@ class _Worker:
             self._put((*head, SealedResult(_that_can_be_raised(error))))
         except Exception as why:  # noqa: BLE001  # whatever the exception's own pickling raises
             self._put((*head, SealedResult(MaybeEncodingError(why, _Shown(error)))))
-
-
-def _is_small(value: Any) -> bool:
-    kind = type(value)
-    if kind in _SMALL:
-        return True
-    if kind is int:
-        return bool(-(1 << 62) < value < 1 << 62)
-    return kind in _SMALL_UP_TO and len(value) <= _SMALL_BYTES
 
 
 def _own_bytes() -> int:
