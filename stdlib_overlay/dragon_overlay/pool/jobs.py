@@ -363,7 +363,7 @@ class _Iterated(_dragon.ResultIterator, Job):
             self._pool = None
 
 
-class IMapJob(_Iterated, _stock.IMapIterator):  # type: ignore[type-arg]
+class IMapJob(_Iterated, _stock.IMapIterator):  # type: ignore[type-arg,misc]
     """Results in the order of the items."""
 
     def _add(self, first: int, answer: list[Any] | Failure, n: int) -> None:
@@ -379,7 +379,7 @@ class IMapJob(_Iterated, _stock.IMapIterator):  # type: ignore[type-arg]
         self._end_if_all_are_there()
 
 
-class IMapUnorderedJob(_Iterated, _stock.IMapUnorderedIterator):  # type: ignore[type-arg]
+class IMapUnorderedJob(_Iterated, _stock.IMapUnorderedIterator):  # type: ignore[type-arg,misc]
     """Results in the order in which they come."""
 
     def _add(self, first: int, answer: list[Any] | Failure, n: int) -> None:
