@@ -2,7 +2,9 @@
 
 #include "base/atomic.h"
 #include "channel/channel.h"
+#include "sync/barrier.h"
 #include "sync/condition.h"
+#include "sync/semaphore.h"
 
 void dragon_fini(struct dragon_object *object, struct dragon_garbage *garbage)
 {
@@ -16,4 +18,18 @@ void dragon_fini(struct dragon_object *object, struct dragon_garbage *garbage)
     default:
         break; /* it owns nothing */
     }
+}
+
+void dragon_user_ended(struct dragon_object_header *header, uint64_t state_bytes, uint32_t note,
+                       const struct dragon_end *end)
+{
+    uint32_t kind = dragon_observe(&header->state_kind);
+    void *state = header + 1;
+
+    if (kind == DRAGON_BARRIER_KIND && state_bytes >= sizeof(struct dragon_barrier) &&
+        end->death != 0)
+        dragon_barrier_party_died(state, note);
+    else if (kind == DRAGON_SEMAPHORE_KIND && state_bytes >= sizeof(struct dragon_semaphore) &&
+             end->death != 0)
+        dragon_semaphore_holder_died(state, end->process, end->death);
 }

@@ -214,9 +214,11 @@ static int sweep_blocks(struct dragon_garbage *garbage, uint64_t *n_freed_out)
     return dragon_error_trace(r);
 }
 
-static int sweep(struct dragon_pool *pool, uint32_t holder, bool has_uses, uint64_t *n_freed_out)
+static int sweep(struct dragon_pool *pool, uint32_t holder, const struct dragon_end *end,
+                 bool has_uses, uint64_t *n_freed_out)
 {
-    struct dragon_garbage garbage = {.pool = pool, .freer = holder};
+    struct dragon_garbage garbage = {
+        .pool = pool, .freer = holder, .end = end, .ended = dragon_user_ended};
     uint64_t n_freed = 0;
     int r;
 
@@ -236,10 +238,15 @@ static int sweep(struct dragon_pool *pool, uint32_t holder, bool has_uses, uint6
 int dragon_in_flight_leave(struct dragon_pool *pool, uint32_t holder)
 {
     return dragon_error_trace(
-        sweep(pool, holder, dragon_peek(dragon_pool_n_uses(pool)) != 0, NULL));
+        sweep(pool, holder, NULL, dragon_peek(dragon_pool_n_uses(pool)) != 0, NULL));
 }
 
 int dragon_in_flight_sweep(struct dragon_pool *pool, uint32_t holder, uint64_t *n_freed_out)
 {
-    return dragon_error_trace(sweep(pool, holder, true, n_freed_out));
+    return dragon_error_trace(sweep(pool, holder, NULL, true, n_freed_out));
+}
+
+int dragon_in_flight_bury(struct dragon_pool *pool, uint32_t holder, const struct dragon_end *end)
+{
+    return dragon_error_trace(sweep(pool, holder, end, true, NULL));
 }

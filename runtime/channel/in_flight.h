@@ -21,6 +21,7 @@
 
 #include <stdint.h>
 
+struct dragon_end;
 struct dragon_pool;
 
 /* Free all blocks and uses of a holder that has ended: its process will neither send nor
@@ -29,6 +30,10 @@ struct dragon_pool;
  * DRAGON_HOLDER_CHANNEL. n_freed_out: of those blocks; may be NULL. -ENOMEM: no block was freed,
  * call again. Any thread, any process. */
 int dragon_in_flight_sweep(struct dragon_pool *pool, uint32_t holder, uint64_t *n_freed_out);
+
+/* The same for a process of a node, of which those who wait for it are told how it has
+ * ended (dragon_user_ended). */
+int dragon_in_flight_bury(struct dragon_pool *pool, uint32_t holder, const struct dragon_end *end);
 
 /* The same for this process, which leaves the pool: no look at all objects if it has closed
  * all of its own. */

@@ -156,10 +156,11 @@ static bool close_locked(struct dragon_object *object)
 
     if (!user)
         return false; /* another process wrote over it */
-    if (n > 1) {
+    if ((uint32_t)n > 1) {
         dragon_poke(&user->n, n - 1);
         return false;
     }
+    dragon_poke(&header->users.last_death, 0);
     return take_out_locked(object->pool, header, user, object->holder);
 }
 
@@ -191,6 +192,46 @@ void dragon_object_close(struct dragon_object *object, dragon_object_fini fini)
     object->state = NULL;
 }
 
+/* ---- the end of a user ---- */
+
+static int note_locked(struct dragon_object *object, uint32_t (*note_of)(void *state))
+{
+    struct dragon_object_header *header = dragon_object_header_of(object->state);
+    struct dragon_user *user = dragon_users_find(object->pool, &header->users, object->holder);
+
+    if (!user)
+        return dragon_error_origin(-EBADMSG);
+    dragon_poke(&user->n, (uint32_t)dragon_peek(&user->n) | (uint64_t)note_of(object->state)
+                                                                << DRAGON_USER_NOTE_SHIFT);
+    return 0;
+}
+
+int dragon_object_note(struct dragon_object *object, uint32_t (*note_of)(void *state))
+{
+    int r = lock(object->pool, object->handle.offset);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    r = note_locked(object, note_of);
+    unlock(object->pool, object->handle.offset);
+    return dragon_error_trace(r);
+}
+
+uint64_t dragon_object_left_by_death(struct dragon_object *object)
+{
+    struct dragon_users *users = &dragon_object_header_of(object->state)->users;
+    uint64_t death;
+
+    if (dragon_peek(&users->last_death) == 0 || lock(object->pool, object->handle.offset) < 0)
+        return 0;
+    death = dragon_peek(&users->last_death);
+    if (dragon_users_has_other(object->pool, users,
+                               dragon_users_find(object->pool, users, object->holder)))
+        death = 0;
+    unlock(object->pool, object->handle.offset);
+    return death;
+}
+
 /* ---- who looks at all objects of a pool ---- */
 
 void dragon_object_begins_with(struct dragon_object *object, uint32_t state_kind)
@@ -215,10 +256,22 @@ void *dragon_object_state_in(struct dragon_pool *pool, const struct dragon_handl
 
 /* ---- garbage ---- */
 
-/* True: it is the holder's to free. */
-static bool sweep_locked(struct dragon_pool *pool, const struct dragon_handle *handle,
-                         uint32_t holder)
+static void tell_of_end(struct dragon_garbage *garbage, struct dragon_object_header *header,
+                        uint64_t size_bytes, const struct dragon_user *user)
 {
+    uint32_t note = (uint32_t)(dragon_peek(&user->n) >> DRAGON_USER_NOTE_SHIFT);
+
+    if (garbage->ended && garbage->end)
+        garbage->ended(header, size_bytes - sizeof *header, note, garbage->end);
+    DRAGON_TEST_POINT("object-told-of-end");
+    dragon_poke(&header->users.last_death, garbage->end ? garbage->end->death : 0);
+}
+
+/* True: it is the freer's to free. */
+static bool sweep_locked(struct dragon_garbage *garbage, const struct dragon_handle *handle)
+{
+    struct dragon_pool *pool = garbage->pool;
+    uint32_t holder = garbage->freer;
     struct dragon_object_header *header;
     struct dragon_user *user;
     uint64_t size_bytes;
@@ -227,8 +280,10 @@ static bool sweep_locked(struct dragon_pool *pool, const struct dragon_handle *h
         return false;
     dragon_users_keep_table(pool, &header->users);
     user = dragon_users_find(pool, &header->users, holder);
-    if (user)
+    if (user) {
+        tell_of_end(garbage, header, size_bytes, user);
         return take_out_locked(pool, header, user, holder);
+    }
     return dragon_observe(&header->freer) == holder &&
            !dragon_users_has_other(pool, &header->users, NULL);
 }
@@ -253,7 +308,7 @@ void dragon_object_sweep(struct dragon_garbage *garbage)
         if (size_bytes < sizeof *header || !may_concern(header, garbage->freer) ||
             lock(pool, handle.offset) < 0)
             continue;
-        is_mine = sweep_locked(pool, &handle, garbage->freer);
+        is_mine = sweep_locked(garbage, &handle);
         unlock(pool, handle.offset);
         if (is_mine)
             add_garbage(garbage, header, handle.offset);

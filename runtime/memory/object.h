@@ -15,14 +15,16 @@
  * changed the set or not. Who takes the last user out says so in `freer` before, and
  * then frees the object without the mutex: nobody can open it any more. If it is
  * killed meanwhile, the sweep of that process does it (dragon_object_sweep, in
- * channel/in_flight.h with all that it takes). `next_garbage`: by the freer.
- * state_kind: once.
- * docs/objects.md has the protocol, tests/model/lifetimes.py searches it.
+ * channel/in_flight.h with all that it takes). `next_garbage`: by the freer. `last_death`, under
+ * the mutex as well: how the process ended that was taken out last; a hint, which a killed sweeper
+ * may leave out. state_kind: once. docs/objects.md has the protocol, tests/model/lifetimes.py
+ * searches it.
  *
  * Objects that use each other in a circle, as a queue in a message of its own does, keep
  * each other.
  */
 
+#include "memory/death.h"
 #include "memory/handle.h"
 #include "memory/users.h"
 
@@ -58,11 +60,19 @@ struct dragon_object {
     uint32_t holder; /* who uses it: this process, or a role */
 };
 
+/* Told of each object that a process used which has ended, under the object's mutex and before
+ * the process is taken out: what its end means for those who wait there. It may be told
+ * twice, if who sweeps is killed. note: as dragon_object_note left it. Does not block. */
+typedef void (*dragon_object_ended)(struct dragon_object_header *header, uint64_t state_bytes,
+                                    uint32_t note, const struct dragon_end *end);
+
 /* Objects that have lost their last user, and that the caller is to free. */
 struct dragon_garbage {
-    struct dragon_pool *pool; /* borrowed */
-    uint32_t freer;           /* in whose name: this process, or a dead one that is swept */
-    uint64_t first;           /* private: offset of the first one; 0: none */
+    struct dragon_pool *pool;     /* borrowed */
+    uint32_t freer;               /* in whose name: this process, or a dead one that is swept */
+    uint64_t first;               /* private: offset of the first one; 0: none */
+    const struct dragon_end *end; /* for dragon_object_sweep; NULL: nobody is told */
+    dragon_object_ended ended;
 };
 
 /* Frees what the state owns (its other blocks), before the block itself goes. What
@@ -88,6 +98,16 @@ int dragon_object_keep(struct dragon_object *object, uint32_t holder);
  * users: fini is called for all of these, so it must know every kind that messages of
  * this one may list (channel/fini.h does). */
 void dragon_object_close(struct dragon_object *object, dragon_object_fini fini);
+
+/* ---- what the end of a user means ---- */
+
+/* Leave a note in the entry of this process: note_of(state), asked under the mutex. Of
+ * several uses the last note counts. -EBADMSG: it is no user. */
+int dragon_object_note(struct dragon_object *object, uint32_t (*note_of)(void *state));
+
+/* The death of the process that stopped to use the object last, if this process is the only
+ * user that is left; 0: others use it, or that one ended cleanly or gave its use back. */
+uint64_t dragon_object_left_by_death(struct dragon_object *object);
 
 /* ---- for who looks at all objects of a pool ---- */
 

@@ -9,6 +9,7 @@
  * set with the change or without it:
  *   a user is added       n, then `who` of a free entry
  *   it is used once more  n
+ *   it leaves a note      n
  *   it is taken out       `who`, which becomes 0
  *   the table grows       a larger one is filled; then `more_offset`
  * A new table is its maker's until it is named, and an old one before it is not named any
@@ -30,13 +31,20 @@ struct dragon_pool;
 /* One user. */
 struct dragon_user {
     _Atomic uint64_t who; /* a holder (memory/handle.h), or DRAGON_USER_BLOCK; 0: no user */
-    _Atomic uint64_t n; /* of a holder: how often it uses the object; of a block: its generation */
+    /* Of a holder: how often it uses the object, and above bit 32 its note; of a block: its
+     * generation. */
+    _Atomic uint64_t n;
 };
+
+#define DRAGON_USER_NOTE_SHIFT 32
 
 /* In the object's header. All zero bytes: nobody. */
 struct dragon_users {
-    _Atomic uint64_t more_offset; /* of the table in the pool; 0: none */
-    uint64_t next_garbage;        /* for memory/object.c */
+    _Atomic uint64_t more_offset;    /* of the table in the pool; 0: none */
+    union {                          /* for memory/object.c */
+        _Atomic uint64_t last_death; /* while there are users: see there */
+        uint64_t next_garbage;       /* afterwards */
+    };
     struct dragon_user first[DRAGON_USERS_N_FIRST];
 };
 

@@ -471,8 +471,10 @@ static int claim_slot_locked(struct dragon_node *node)
     r = dragon_table_claim(&node->table, dragon_os_pid(), node->start_ticks, getppid(), &slot);
     if (r == DRAGON_TABLE_FULL)
         return dragon_error_origin(-EAGAIN);
-    if (r == 0 && is_copy)
+    if (r == 0 && is_copy) {
+        dragon_poke(&dragon_table_claimed(&node->table, slot)->is_copy, 1);
         dragon_table_unwatch(&node->table, slot);
+    }
     if (r == 0)
         dragon_publish(&node->slot, slot);
     return dragon_error_trace(r);
@@ -515,6 +517,56 @@ int dragon_node_holder(struct dragon_node *node, uint32_t *holder_out)
     if (r == 0)
         *holder_out = DRAGON_HOLDER_FIRST_SLOT + dragon_peek(&node->slot);
     return dragon_error_trace(r);
+}
+
+/* ---- who is there ---- */
+
+_Static_assert(DRAGON_NODE_NAME_BYTES == DRAGON_TABLE_NAME_BYTES, "handed through");
+
+int dragon_node_number(struct dragon_node *node, uint64_t *number_out)
+{
+    uint32_t holder;
+    int r = dragon_node_holder(node, &holder);
+
+    if (r == 0)
+        *number_out = dragon_peek(
+            &dragon_table_claimed(&node->table, holder - DRAGON_HOLDER_FIRST_SLOT)->number);
+    return dragon_error_trace(r);
+}
+
+int dragon_node_set_name(struct dragon_node *node, const char *name)
+{
+    uint32_t holder;
+    int r = dragon_node_holder(node, &holder);
+
+    if (r == 0)
+        dragon_table_set_name(&node->table, holder - DRAGON_HOLDER_FIRST_SLOT, name);
+    return dragon_error_trace(r);
+}
+
+bool dragon_node_has(struct dragon_node *node, uint64_t number)
+{
+    return dragon_table_has(&node->table, number);
+}
+
+void dragon_node_look_for(struct dragon_node *node, uint64_t number)
+{
+    int32_t pid = dragon_table_pid_of(&node->table, number);
+
+    if (pid != 0 && pid != dragon_os_pid())
+        (void)dragon_node_bury(node, pid, DRAGON_STATUS_UNKNOWN);
+}
+
+void dragon_node_settle(struct dragon_node *node)
+{
+    dragon_table_bury_all(&node->table);
+    dragon_table_sweep_dead(&node->table);
+}
+
+void dragon_node_name_of_dead(struct dragon_node *node, uint64_t death,
+                              char name_out[DRAGON_NODE_NAME_BYTES])
+{
+    dragon_table_name_of_dead(&node->table, death, name_out);
 }
 
 const _Atomic uint32_t *dragon_node_slot(const struct dragon_node *node)

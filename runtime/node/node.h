@@ -113,6 +113,34 @@ int dragon_node_watch_child(struct dragon_node *node, int32_t pid);
 /* End this process (SIGKILL) as soon as process pid ends. -ESRCH: it has. */
 int dragon_node_follow(struct dragon_node *node, int32_t pid);
 
+/* ---- who is there, and who has died (memory/death.h) ---- */
+
+/* This process's number. As dragon_node_holder. */
+int dragon_node_number(struct dragon_node *node, uint64_t *number_out);
+
+/* Give this process its name for people, UTF-8; what is longer than 27 bytes is cut. As
+ * dragon_node_holder. */
+int dragon_node_set_name(struct dragon_node *node, const char *name);
+
+/* False: the process of that number has ended. True for some time after that, until its
+ * supervisor has noticed, or dragon_node_look_for. Never blocks. */
+bool dragon_node_has(struct dragon_node *node, uint64_t number);
+
+/* Look whether the process of that number has ended although nobody noticed: its
+ * supervisor may have ended, too. Some system calls. */
+void dragon_node_look_for(struct dragon_node *node, uint64_t number);
+
+/* Look which processes have ended, and take back what they had: afterwards, all that
+ * a process which has ended before this call leaves to others has happened. Some system calls
+ * a process. */
+void dragon_node_settle(struct dragon_node *node);
+
+#define DRAGON_NODE_NAME_BYTES 28
+
+/* The name that a process had which has died, "" if that is not known. */
+void dragon_node_name_of_dead(struct dragon_node *node, uint64_t death,
+                              char name_out[DRAGON_NODE_NAME_BYTES]);
+
 /* ---- forking ---- */
 
 /* A fork of the calling thread, between its two halves. */

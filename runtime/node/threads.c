@@ -34,10 +34,9 @@ static void serve(struct dragon_node *node, uint32_t requests)
 
 /* ---- processes that no supervisor watches ---- */
 
-/* Somebody thinks that a process has ended. False: that cannot be found out now. */
-static bool bury(struct dragon_node *node, int32_t pid)
+bool dragon_node_bury(struct dragon_node *node, int32_t pid, uint32_t status)
 {
-    int r = dragon_table_bury(&node->table, pid);
+    int r = dragon_table_bury(&node->table, pid, status);
 
     if (r > 0) {
         (void)dragon_node_start_memory_thread(node);
@@ -76,7 +75,7 @@ static bool watch_slot(struct dragon_node *node, struct dragon_table_slot *slot)
         return true;
     r = dragon_node_watch_child(node, pid);
     if (r == -ESRCH || (r == 0 && !is_same_process(slot, pid)))
-        return bury(node, pid);
+        return dragon_node_bury(node, pid, DRAGON_STATUS_UNKNOWN);
     if (r < 0)
         dragon_poke(&slot->is_watched, 0);
     return r == 0 || r == -EBADF; /* what the program has closed does not come back */
@@ -205,6 +204,18 @@ static void *channels_thread(void *argument)
 
 /* ---- supervisor ---- */
 
+/* A watched process has ended. */
+static void note_end(struct dragon_node *node, int fd, int32_t pid)
+{
+    uint32_t status = DRAGON_STATUS_UNKNOWN;
+
+    (void)dragon_os_wait_status(fd, pid, &status);
+    dragon_os_epoll_remove(node->epoll_fd, fd);
+    dragon_os_close(fd);
+    if (!dragon_node_bury(node, pid, status))
+        dragon_table_ask_to_watch(&node->table);
+}
+
 static void *watch_thread(void *argument)
 {
     struct dragon_node *node = argument;
@@ -220,10 +231,7 @@ static void *watch_thread(void *argument)
 
             if ((tags[i] & 1) == DRAGON_NODE_WATCHED_LEADER)
                 dragon_os_kill_self();
-            dragon_os_epoll_remove(node->epoll_fd, fd);
-            dragon_os_close(fd);
-            if (!bury(node, pid))
-                dragon_table_ask_to_watch(&node->table);
+            note_end(node, fd, pid);
         }
         if (n < 0)
             return NULL; /* the descriptor was closed under us */

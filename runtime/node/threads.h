@@ -82,6 +82,10 @@ int dragon_node_start_watch_thread(struct dragon_node *node);
 /* Ask the memory thread for something. */
 void dragon_node_request(struct dragon_node *node, uint32_t request);
 
+/* Somebody thinks that a process has ended; status: as wait() gives it, or
+ * DRAGON_STATUS_UNKNOWN. False: that cannot be found out now. */
+bool dragon_node_bury(struct dragon_node *node, int32_t pid, uint32_t status);
+
 /* Make the descriptors of the pollers with these bits say what is. */
 void dragon_node_update_pollers(struct dragon_node *node,
                                 const uint64_t ready[DRAGON_DOORBELL_WORDS]);

@@ -142,6 +142,11 @@ _Noreturn void dragon_os_kill_self(void);
 /* True if the process behind pidfd has ended (it may still be a zombie). */
 bool dragon_os_pidfd_ended(int pidfd);
 
+/* The status of an ended process behind pidfd, as wait() gives it: of any process of the
+ * user's that is a zombie; of one that was reaped with kernels from 6.15 on. False: nobody can
+ * tell. pid: its pid. Reaps nothing. */
+bool dragon_os_wait_status(int pidfd, int32_t pid, uint32_t *status_out);
+
 /* Start a thread that is detached, blocks all signals and has a small stack.
  * -EAGAIN as pthread_create. */
 int dragon_os_thread_start(void *(*run)(void *), void *argument);

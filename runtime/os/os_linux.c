@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -29,6 +30,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
@@ -359,12 +363,10 @@ bool dragon_os_thread_exists(int32_t thread_id)
     return syscall(SYS_tgkill, getpid(), thread_id, 0) == 0;
 }
 
-/* Field 22 of /proc/PID/stat; field 2 is the program's name in parentheses and
- * may itself hold spaces and parentheses, so counting starts at the last ')'. */
-int dragon_os_start_time(int32_t pid, uint64_t *ticks_out)
+/* /proc/PID/stat. */
+static int read_stat(int32_t pid, char *text, size_t size)
 {
-    char path[32], text[1024];
-    char *at;
+    char path[32];
     ssize_t n;
     int fd;
 
@@ -372,14 +374,35 @@ int dragon_os_start_time(int32_t pid, uint64_t *ticks_out)
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return dragon_error_origin(errno == ENOENT ? -ESRCH : -errno);
-    n = read(fd, text, sizeof text - 1);
+    n = read(fd, text, size - 1);
     close(fd);
     if (n <= 0)
         return dragon_error_origin(-ESRCH);
     text[n] = '\0';
-    at = strrchr(text, ')');
-    for (int field = 2; at && field < 22; field++)
+    return 0;
+}
+
+/* The space before a field, from 3 on; NULL: there is none. Field 2 is the program's name in
+ * parentheses and may itself hold spaces and parentheses, so counting starts at the last
+ * ')'. */
+static const char *field_of_stat(const char *text, int number)
+{
+    const char *at = strrchr(text, ')');
+
+    for (int field = 2; at && field < number; field++)
         at = strchr(at + 1, ' ');
+    return at;
+}
+
+int dragon_os_start_time(int32_t pid, uint64_t *ticks_out)
+{
+    const char *at;
+    char text[1024];
+    int r = read_stat(pid, text, sizeof text);
+
+    if (r < 0)
+        return dragon_error_trace(r);
+    at = field_of_stat(text, 22);
     if (!at)
         return dragon_error_origin(-EPROTO);
     *ticks_out = strtoull(at, NULL, 10);
@@ -413,6 +436,64 @@ _Noreturn void dragon_os_kill_self(void)
     kill(getpid(), SIGKILL);
     for (;;)
         pause();
+}
+
+/* A child of this process, while nobody has reaped it. */
+static bool status_of_child(int pidfd, uint32_t *status_out)
+{
+    siginfo_t info = {.si_pid = 0};
+
+    if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 ||
+        info.si_pid == 0)
+        return false;
+    *status_out = info.si_code == CLD_EXITED ? (uint32_t)(info.si_status & 0xff) << 8
+                                             : (uint32_t)(info.si_status & 0x7f);
+    return true;
+}
+
+/* Any process, while it is a zombie; the number may be another's after that. */
+static bool status_of_zombie(int pidfd, int32_t pid, uint32_t *status_out)
+{
+    char text[1024];
+    const char *state, *code;
+
+    if (read_stat(pid, text, sizeof text) < 0)
+        return false;
+    state = field_of_stat(text, 3);
+    code = field_of_stat(text, 52);
+    if (!state || !code || state[1] != 'Z' || syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) < 0)
+        return false;
+    *status_out = (uint32_t)strtoul(code, NULL, 10) & 0xffff;
+    return true;
+}
+
+/* Source: include/uapi/linux/pidfd.h of Linux 6.15. */
+struct pidfd_info {
+    uint64_t mask;
+    uint64_t cgroup_id;
+    uint32_t ids[11];
+    int32_t exit_code;
+};
+#define PIDFD_GET_INFO_REQUEST _IOWR(0xff, 11, struct pidfd_info)
+#define PIDFD_INFO_EXIT_MASK (UINT64_C(1) << 3)
+
+_Static_assert(sizeof(struct pidfd_info) == 64, "the kernel's first version of it");
+
+/* Any process, after it was reaped. */
+static bool status_of_reaped(int pidfd, uint32_t *status_out)
+{
+    struct pidfd_info info = {.mask = PIDFD_INFO_EXIT_MASK};
+
+    if (ioctl(pidfd, PIDFD_GET_INFO_REQUEST, &info) < 0 || !(info.mask & PIDFD_INFO_EXIT_MASK))
+        return false;
+    *status_out = (uint32_t)info.exit_code & 0xffff;
+    return true;
+}
+
+bool dragon_os_wait_status(int pidfd, int32_t pid, uint32_t *status_out)
+{
+    return status_of_child(pidfd, status_out) || status_of_zombie(pidfd, pid, status_out) ||
+           status_of_reaped(pidfd, status_out);
 }
 
 bool dragon_os_pidfd_ended(int pidfd)

@@ -137,8 +137,99 @@ static bool is_abandoned(struct dragon_table_slot *slot)
 
 static bool sweep_slot_locked(struct dragon_table *table, uint32_t index)
 {
-    return dragon_in_flight_sweep(table->pool, DRAGON_HOLDER_FIRST_SLOT + index, NULL) == 0;
+    struct dragon_table_slot *slot = dragon_table_claimed(table, index);
+    struct dragon_end end = {dragon_peek(&slot->number), dragon_peek(&slot->death)};
+
+    return dragon_in_flight_bury(table->pool, DRAGON_HOLDER_FIRST_SLOT + index, &end) == 0;
 }
+
+/* ---- deaths ---- */
+
+/* Copies of a process end by os._exit(0) as a rule, and nobody need have seen it. */
+static bool is_clean(const struct dragon_table_slot *slot, uint32_t state, uint32_t status)
+{
+    if (state != DRAGON_TABLE_ALIVE)
+        return true;
+    return dragon_peek(&slot->is_copy) && (status == 0 || status == DRAGON_STATUS_UNKNOWN);
+}
+
+/* The slot's process has ended in this state: say how, before it is said that it has. */
+static void note_end_locked(struct dragon_table *table, uint32_t index, uint32_t state,
+                            uint32_t status)
+{
+    struct dragon_table_slot *slot = dragon_table_claimed(table, index);
+
+    if (!is_clean(slot, state, status))
+        dragon_publish(&slot->death, dragon_death(dragon_peek(&slot->pid), status, index));
+}
+
+void dragon_table_name_of_dead(struct dragon_table *table, uint64_t death,
+                               char name_out[DRAGON_TABLE_NAME_BYTES])
+{
+    struct dragon_table_slot *slot = dragon_table_slot(table, dragon_death_slot(death));
+
+    name_out[0] = '\0';
+    if (!slot || dragon_observe(&slot->death) != death)
+        return;
+    memcpy(name_out, slot->name, sizeof slot->name);
+    name_out[sizeof slot->name - 1] = '\0';
+    dragon_fence();
+    if (dragon_peek(&slot->death) != death) /* pairs with begin_life_locked */
+        name_out[0] = '\0';
+}
+
+/* ---- numbers of processes ---- */
+
+#define SLOT_BITS 16
+
+_Static_assert((DRAGON_TABLE_FIRST_SLOTS << DRAGON_TABLE_SEGMENTS) == 1u << SLOT_BITS,
+               "a slot's place fits its part of the number");
+
+/* What a slot says of the process that it is claimed for, and not of the last one. */
+static void begin_life_locked(struct dragon_table *table, uint32_t index)
+{
+    struct dragon_table_slot *slot = dragon_table_claimed(table, index);
+
+    dragon_exchange(&slot->death, 0);
+    dragon_poke(&slot->is_copy, 0);
+    memset(slot->name, 0, sizeof slot->name);
+    dragon_publish(&slot->number, (++table->shared->n_claims << SLOT_BITS | index) &
+                                      ~DRAGON_DEATH_BIT); /* pairs with slot_of_number */
+}
+
+/* NULL: its slot is another process's by now, or it never had one. */
+static struct dragon_table_slot *slot_of_number(struct dragon_table *table, uint64_t number)
+{
+    uint32_t index = (uint32_t)number & ((1u << SLOT_BITS) - 1);
+    struct dragon_table_slot *slot = dragon_table_slot(table, index);
+
+    return slot && dragon_observe(&slot->number) == number ? slot : NULL;
+}
+
+bool dragon_table_has(struct dragon_table *table, uint64_t number)
+{
+    struct dragon_table_slot *slot = slot_of_number(table, number);
+    uint32_t state = slot ? dragon_observe(&slot->state) : DRAGON_TABLE_FREE;
+
+    return state != DRAGON_TABLE_FREE && state != DRAGON_TABLE_DEAD;
+}
+
+int32_t dragon_table_pid_of(struct dragon_table *table, uint64_t number)
+{
+    struct dragon_table_slot *slot = slot_of_number(table, number);
+
+    return slot && dragon_table_has(table, number) ? dragon_peek(&slot->pid) : 0;
+}
+
+void dragon_table_set_name(struct dragon_table *table, uint32_t slot, const char *name)
+{
+    struct dragon_table_slot *s = dragon_table_claimed(table, slot);
+
+    memset(s->name, 0, sizeof s->name);
+    memcpy(s->name, name, strnlen(name, sizeof s->name - 1));
+}
+
+/* ---- copies that were never born ---- */
 
 /* Where state and pid are swapped together. */
 static uint64_t pair_of(uint32_t state, int32_t pid)
@@ -212,6 +303,11 @@ bool dragon_table_take_unwatched(struct dragon_table *table)
 /* False: there was no memory for it; the slot stays as it is. */
 static bool take_over_locked(struct dragon_table *table, uint32_t index)
 {
+    struct dragon_table_slot *slot = dragon_table_claimed(table, index);
+
+    if (dragon_peek(&slot->death) == 0) /* else somebody has tried before */
+        note_end_locked(table, index, dragon_observe(&slot->state), DRAGON_STATUS_UNKNOWN);
+    dragon_publish(&slot->state, DRAGON_TABLE_DEAD);
     if (!sweep_slot_locked(table, index))
         return false;
     disown_locked(table, index);
@@ -219,16 +315,30 @@ static bool take_over_locked(struct dragon_table *table, uint32_t index)
     return true;
 }
 
+/* The first one that tells of no death; if there is none, that of the longest ago. */
+static bool find_released(struct dragon_table *table, uint32_t n, uint32_t *slot_out)
+{
+    uint64_t oldest = UINT64_MAX;
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct dragon_table_slot *slot = dragon_table_claimed(table, i);
+
+        if (dragon_peek(&slot->state) != DRAGON_TABLE_FREE || dragon_peek(&slot->number) >= oldest)
+            continue;
+        *slot_out = i;
+        if (dragon_peek(&slot->death) == 0)
+            return true;
+        oldest = dragon_peek(&slot->number);
+    }
+    return oldest != UINT64_MAX;
+}
+
 static bool find_free_locked(struct dragon_table *table, uint32_t *slot_out)
 {
     uint32_t n = dragon_table_n_slots(table);
 
-    for (uint32_t i = 0; i < n; i++) {
-        if (dragon_peek(&dragon_table_claimed(table, i)->state) == DRAGON_TABLE_FREE) {
-            *slot_out = i;
-            return true;
-        }
-    }
+    if (find_released(table, n, slot_out))
+        return true;
     for (uint32_t i = 0; i < n; i++) {
         if (!is_abandoned(dragon_table_claimed(table, i)) || !take_over_locked(table, i))
             continue;
@@ -283,6 +393,7 @@ static int claim_locked(struct dragon_table *table, int32_t pid, uint64_t start_
     if (r != 0)
         return dragon_error_trace(r);
     slot = dragon_table_claimed(table, index);
+    begin_life_locked(table, index);
     dragon_poke(&slot->is_watched, 1);
     dragon_poke(&slot->pid, pid);
     dragon_poke(&slot->start_ticks, start_ticks);
@@ -315,6 +426,8 @@ static int claim_for_copy_locked(struct dragon_table *table, uint32_t parent, ui
     if (r != 0)
         return dragon_error_trace(r);
     slot = dragon_table_claimed(table, *slot_out);
+    begin_life_locked(table, *slot_out);
+    dragon_poke(&slot->is_copy, 1);
     dragon_poke(&slot->pid, 0);
     dragon_poke(&slot->start_ticks, 0);
     dragon_poke(&slot->is_watched, 0);
@@ -365,8 +478,8 @@ bool dragon_table_await_copy(struct dragon_table *table, uint32_t slot, int64_t 
 }
 
 /* 1: the slot's process has ended, though it may be a zombie. 0: it lives. -errno: nobody
- * can tell now. */
-static int has_ended(struct dragon_table_slot *slot, int32_t pid)
+ * can tell now. status: how, if it is not known yet. */
+static int has_ended(struct dragon_table_slot *slot, int32_t pid, uint32_t *status)
 {
     uint64_t own_ticks = dragon_peek(&slot->start_ticks), ticks;
     int fd, r;
@@ -375,6 +488,8 @@ static int has_ended(struct dragon_table_slot *slot, int32_t pid)
     if (r < 0)
         return r == -ESRCH ? 1 : dragon_error_trace(r);
     r = dragon_os_pidfd_ended(fd) ? 1 : 0;
+    if (r == 1 && *status == DRAGON_STATUS_UNKNOWN)
+        (void)dragon_os_wait_status(fd, pid, status);
     dragon_os_close(fd);
     if (r == 1 || own_ticks == 0)
         return r;
@@ -389,15 +504,16 @@ static bool is_there(uint32_t state)
     return state == DRAGON_TABLE_ALIVE || state == DRAGON_TABLE_ENDING;
 }
 
-static int bury_locked(struct dragon_table_slot *slot, int32_t pid)
+static int bury_locked(struct dragon_table *table, uint32_t index, int32_t pid, uint32_t status)
 {
+    struct dragon_table_slot *slot = dragon_table_claimed(table, index);
     uint64_t pair;
     uint32_t state;
     int r;
 
     if (dragon_peek(&slot->pid) != pid || !is_there(dragon_observe(&slot->state)))
         return 0;
-    r = has_ended(slot, pid);
+    r = has_ended(slot, pid, &status);
     if (r < 0)
         dragon_poke(&slot->is_watched, 0);
     if (r <= 0)
@@ -405,13 +521,15 @@ static int bury_locked(struct dragon_table_slot *slot, int32_t pid)
     /* Only now it cannot change any more but to DEAD: its process is gone. */
     state = dragon_observe(&slot->state);
     pair = pair_of(state, pid);
+    if (is_there(state))
+        note_end_locked(table, index, state, status);
     return is_there(state) &&
                    dragon_replace(&slot->state_and_pid, &pair, pair_of(DRAGON_TABLE_DEAD, pid))
                ? 1
                : 0;
 }
 
-int dragon_table_bury(struct dragon_table *table, int32_t pid)
+int dragon_table_bury(struct dragon_table *table, int32_t pid, uint32_t status)
 {
     int r = dragon_mutex_lock(&table->shared->mutex), n_dead = 0;
     uint32_t n;
@@ -421,13 +539,26 @@ int dragon_table_bury(struct dragon_table *table, int32_t pid)
     n = dragon_table_n_slots(table);
     r = 0;
     for (uint32_t i = 0; i < n; i++) {
-        int outcome = bury_locked(dragon_table_claimed(table, i), pid);
+        int outcome = bury_locked(table, i, pid, status);
 
         n_dead += outcome > 0;
         r = outcome < 0 ? outcome : r;
     }
     dragon_mutex_unlock(&table->shared->mutex);
     return r < 0 ? dragon_error_trace(r) : n_dead;
+}
+
+void dragon_table_bury_all(struct dragon_table *table)
+{
+    uint32_t n;
+
+    if (dragon_mutex_lock(&table->shared->mutex) < 0)
+        return;
+    n = dragon_table_n_slots(table);
+    for (uint32_t i = 0; i < n; i++)
+        (void)bury_locked(table, i, dragon_peek(&dragon_table_claimed(table, i)->pid),
+                          DRAGON_STATUS_UNKNOWN);
+    dragon_mutex_unlock(&table->shared->mutex);
 }
 
 void dragon_table_sweep_dead(struct dragon_table *table)

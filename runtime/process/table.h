@@ -20,12 +20,18 @@
  * swaps it to DEAD: then the copy has no slot, and nothing that was opened in its name. A copy that
  * dies before the swap leaves the slot to the sweep of its parent.
  *
+ * A process that dies without having left is said to have died (memory/death.h) when its slot
+ * becomes DEAD: `death` is written before, under the mutex. It and the name stay in the slot until
+ * that is claimed again, which happens to other free slots first. Who writes name: its
+ * process.
+ *
  * The supervisor of a process watches those that it has started. Forked copies, and
  * processes whose parent has left, are nobody's: has_unwatched tells the head to watch
  * them. Who writes is_watched: as `state`, and the head.
  */
 
 #include "base/atomic.h"
+#include "memory/death.h"
 #include "memory/handle.h"
 #include "wait/doorbell.h"
 #include "wait/mutex.h"
@@ -36,6 +42,7 @@
 struct dragon_pool;
 
 #define DRAGON_TABLE_FIRST_SLOTS 16u
+#define DRAGON_TABLE_NAME_BYTES 28
 #define DRAGON_TABLE_SEGMENTS 12 /* 65536 slots */
 
 enum dragon_table_state {
@@ -57,9 +64,11 @@ struct dragon_table_slot {
     _Atomic uint64_t start_ticks; /* tells the process from a later one with its pid; 0: not said */
     int32_t parent_pid;
     _Atomic uint32_t is_watched; /* some supervisor has a pidfd of it */
-    uint64_t reserved1[5];
+    char name[DRAGON_TABLE_NAME_BYTES];
+    _Atomic uint32_t is_copy; /* os.fork() made it: an end with status 0 is a clean one */
+    _Atomic uint64_t death;   /* of the process, or of the last one in a free slot; 0: clean */
     struct dragon_doorbell doorbell;
-    uint64_t reserved2;
+    _Atomic uint64_t number; /* of the process (memory/death.h) */
 };
 
 _Static_assert(sizeof(struct dragon_table_slot) == 128, "shared layout");
@@ -70,7 +79,8 @@ struct dragon_table_shared {
     _Atomic uint32_t n_segments;
     _Atomic uint32_t has_unwatched; /* look for slots with a process that nobody watches */
     _Atomic uint64_t segments[DRAGON_TABLE_SEGMENTS]; /* offsets in the pool */
-    uint64_t reserved1[5];
+    uint64_t n_claims;                                /* under the mutex */
+    uint64_t reserved1[4];
     struct dragon_table_slot first[DRAGON_TABLE_FIRST_SLOTS];
 };
 
@@ -129,16 +139,35 @@ void dragon_table_ask_to_watch(struct dragon_table *table);
 /* True if that was asked for since the last call. */
 bool dragon_table_take_unwatched(struct dragon_table *table);
 
-/* Somebody thinks that a process has ended. If it has, its slot becomes DRAGON_TABLE_DEAD;
- * a later process with its pid keeps its own. Under the mutex, so that no slot is claimed
- * between the look and the change. Number of slots (0, 1); -EMFILE, -ENFILE, ...: nobody
- * can tell now, and the slot has become one that nobody watches. */
-int dragon_table_bury(struct dragon_table *table, int32_t pid);
+/* Somebody thinks that a process has ended, with a status as wait() gives it or
+ * DRAGON_STATUS_UNKNOWN. If it has, its slot becomes DRAGON_TABLE_DEAD; a later process with its
+ * pid keeps its own. Under the mutex, so that no slot is claimed between the look and the change.
+ * Number of slots (0, 1); -EMFILE, -ENFILE, ...: nobody can tell now, and the slot has become one
+ * that nobody watches. */
+int dragon_table_bury(struct dragon_table *table, int32_t pid, uint32_t status);
+
+/* Bury all processes that have ended, nobody knows how. */
+void dragon_table_bury_all(struct dragon_table *table);
 
 /* Free what the processes in DRAGON_TABLE_DEAD slots held and used (but for blocks in
  * flight, channel/in_flight.h), and the slots. Under the mutex: a slot that were
  * claimed anew meanwhile would lose its blocks. */
 void dragon_table_sweep_dead(struct dragon_table *table);
+
+/* ---- who is there, and who has died ---- */
+
+/* Give the process in a slot its name for people, UTF-8; cut at DRAGON_TABLE_NAME_BYTES. */
+void dragon_table_set_name(struct dragon_table *table, uint32_t slot, const char *name);
+
+/* False: the process of that number has ended, or there never was one. */
+bool dragon_table_has(struct dragon_table *table, uint64_t number);
+
+/* The pid of the process of that number while it has its slot; 0: it has none. */
+int32_t dragon_table_pid_of(struct dragon_table *table, uint64_t number);
+
+/* The name of a process that has died, "" if it had none or its slot is another's by now. */
+void dragon_table_name_of_dead(struct dragon_table *table, uint64_t death,
+                               char name_out[DRAGON_TABLE_NAME_BYTES]);
 
 /* Make a slot free for the next one. */
 void dragon_table_release(struct dragon_table *table, uint32_t slot);

@@ -7,7 +7,7 @@
  *   filling, n-1      --arrive-->    full                (with an action)
  *   filling, n-1      --arrive-->    next generation, released
  *   full              --finish-->    next generation, released
- *   filling or full   --time-out, failed action, abort, dead leader-->  broken
+ *   filling or full   --time-out, failed action, abort, death-->  broken
  *   any but empty     --reset-->     next generation, this one broken
  */
 #include "sync/barrier.h"
@@ -178,14 +178,64 @@ static int arrive_in(struct dragon_barrier *barrier, bool has_action, uint64_t p
     return 0;
 }
 
-int dragon_barrier_arrive(struct dragon_barrier *barrier, bool has_action, int64_t deadline_ns,
+/* ---- the roll ---- */
+
+/* What a party notes that is about to arrive now. Never 0. */
+static uint32_t note_of(uint64_t phase)
+{
+    return generation_of(phase) + 1;
+}
+
+static uint32_t note_now(void *barrier)
+{
+    return note_of(dragon_observe(&((struct dragon_barrier *)barrier)->phase));
+}
+
+/* Of this generation, or of the last one before it that was not ended by a reset. */
+static bool is_awaited(uint32_t note, uint64_t phase)
+{
+    uint32_t n_ago = (note_of(phase) - note) & (uint32_t)GENERATION_MASK;
+    uint64_t resets;
+
+    if (note == 0 || n_ago > HISTORY_BITS)
+        return false;
+    resets = n_ago > 1 ? (UINT64_C(1) << (n_ago - 1)) - 1 : 0;
+    return (phase >> HISTORY_SHIFT & resets) == resets;
+}
+
+void dragon_barrier_party_died(struct dragon_barrier *barrier, uint32_t note)
+{
+    uint64_t phase = dragon_observe(&barrier->phase);
+
+    do
+        if (!is_awaited(note, phase))
+            return;
+    while (state_of(phase) != BROKEN &&
+           !dragon_replace(&barrier->phase, &phase, with_state(phase, BROKEN)));
+    DRAGON_TEST_POINT("barrier-broken-by-death");
+    dragon_eventcount_wake_all(&barrier->waiters); /* also if a sweeper died before that */
+}
+
+/* ---- arriving ---- */
+
+int dragon_barrier_arrive(struct dragon_barrier *barrier, struct dragon_object *roll,
+                          bool has_action, int64_t deadline_ns,
                           struct dragon_barrier_place *place_out)
 {
+    uint32_t noted = 0;
     uint64_t phase;
     int r;
 
     do {
         phase = dragon_observe(&barrier->phase);
+        while (roll && noted != note_of(phase)) {
+            r = dragon_object_note(roll, note_now);
+            if (r < 0)
+                return dragon_error_trace(r);
+            DRAGON_TEST_POINT("barrier-noted");
+            noted = note_of(phase);
+            phase = dragon_observe(&barrier->phase);
+        }
         r = arrive_in(barrier, has_action, phase, deadline_ns);
     } while (r == TRY_AGAIN);
     if (r == 0 || r == DRAGON_BARRIER_LAST)
@@ -261,6 +311,7 @@ void dragon_barrier_reset(struct dragon_barrier *barrier)
     while (!(state_of(phase) == FILLING && count_of(phase) == 0) &&
            !dragon_replace(&barrier->phase, &phase, next_generation(phase, true)))
         ;
+    DRAGON_TEST_POINT("barrier-reset");
     dragon_eventcount_wake_all(&barrier->waiters);
 }
 

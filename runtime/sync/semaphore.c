@@ -10,7 +10,7 @@ void dragon_semaphore_init(struct dragon_semaphore *semaphore, uint32_t value, u
     dragon_check(value <= DRAGON_SEMAPHORE_MAXIMUM && maximum <= DRAGON_SEMAPHORE_MAXIMUM);
     dragon_eventcount_init(&semaphore->waiters);
     semaphore->maximum = maximum;
-    semaphore->reserved = 0;
+    dragon_poke(&semaphore->holder, 0);
     dragon_publish(&semaphore->value, value); /* pairs with the acquire in try_acquire */
 }
 

@@ -8,7 +8,13 @@
  * process that is killed while it has one keeps it for ever, and any process
  * may release.
  *
- * Who writes: value: everyone, by compare and swap; maximum: only init.
+ * `holder` is a hint for those who have waited for long: who has a unit, where the users
+ * give their units back themselves, as they do with a lock. The number of the process that
+ * took a unit last, or, once that process was killed, its death (memory/death.h).
+ *
+ * Who writes: value: everyone, by compare and swap; maximum: only init. holder: who took a
+ * unit, afterwards, by a store; the sweep of a dead process, by a swap. (Killed in
+ * between, it has a unit that another one's name is on.)
  * A process killed here leaves nothing to repair. One killed between raising
  * the value and waking, or between being woken and taking, delays the next
  * waiter until its park ends (DRAGON_EVENTCOUNT_PARK_NS).
@@ -18,6 +24,7 @@
  */
 
 #include "base/check.h"
+#include "memory/object.h"
 #include "wait/wait_until.h"
 
 #define DRAGON_SEMAPHORE_MAXIMUM UINT32_C(0x7fffffff)
@@ -33,10 +40,13 @@ struct dragon_semaphore {
     _Atomic uint32_t value;
     uint32_t maximum;
     struct dragon_eventcount waiters;
-    uint64_t reserved;
+    _Atomic uint64_t holder; /* 0: not known */
 };
 
 _Static_assert(sizeof(struct dragon_semaphore) == 32, "shared layout");
+
+/* What the state of an object begins with that is a semaphore with holders. */
+#define DRAGON_SEMAPHORE_KIND DRAGON_KIND('S', 'E', 'M', 'H')
 
 /* value may be above maximum: then release fails until it has come down.
  * Both at most DRAGON_SEMAPHORE_MAXIMUM. */
@@ -71,6 +81,26 @@ static inline int dragon_semaphore_release(struct dragon_semaphore *semaphore)
     DRAGON_TEST_POINT("semaphore-raised");
     dragon_eventcount_wake_one(&semaphore->waiters);
     return 0;
+}
+
+/* Process has taken a unit. */
+static inline void dragon_semaphore_note_holder(struct dragon_semaphore *semaphore,
+                                                uint64_t process)
+{
+    dragon_poke(&semaphore->holder, process);
+}
+
+/* A process has died. */
+static inline void dragon_semaphore_holder_died(struct dragon_semaphore *semaphore,
+                                                uint64_t process, uint64_t death)
+{
+    (void)dragon_replace(&semaphore->holder, &process, death);
+}
+
+/* The number of the process that took a unit last, or its death; 0: not known. A hint. */
+static inline uint64_t dragon_semaphore_holder(struct dragon_semaphore *semaphore)
+{
+    return dragon_observe(&semaphore->holder);
 }
 
 /* Units there are now: a hint, it may have changed on return. */

@@ -4,11 +4,12 @@
  */
 #include "sync.h"
 
+#include "node/node.h"
 #include "sync/barrier.h"
 
 #include <structmember.h>
 
-#define KIND DRAGON_KIND('B', 'A', 'R', 'R')
+#define KIND DRAGON_BARRIER_KIND
 
 struct barrier {
     struct dragon_py_object base;
@@ -43,6 +44,7 @@ static PyObject *raise_broken(void)
 
 /* One wait() call. */
 struct attempt {
+    struct dragon_object *object;
     struct dragon_barrier *barrier;
     struct dragon_barrier_place place;
     int64_t deadline_ns;
@@ -56,7 +58,7 @@ static int go_on(struct attempt *attempt)
     int64_t until_ns = dragon_py_next_look(attempt->deadline_ns);
 
     if (!attempt->has_arrived) {
-        int r = dragon_barrier_arrive(attempt->barrier, attempt->has_action,
+        int r = dragon_barrier_arrive(attempt->barrier, attempt->object, attempt->has_action,
                                       dragon_py_next_look(DRAGON_FOREVER), &attempt->place);
 
         if (r != 0)
@@ -116,6 +118,7 @@ static int run_action(PyObject *action, struct attempt *attempt)
 static PyObject *wait(struct barrier *self, PyObject *action, int64_t deadline_ns)
 {
     struct attempt attempt = {
+        .object = &self->base.object,
         .barrier = barrier_of((PyObject *)self),
         .deadline_ns = deadline_ns,
         .has_action = action != NULL,
@@ -157,8 +160,16 @@ static PyObject *barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t n_
 
 static PyObject *barrier_reset(PyObject *self, PyObject *Py_UNUSED(unused))
 {
+    struct dragon_node *node;
+
     if (!is_usable(self))
         return NULL;
+    node = dragon_node_current();
+    if (node) { /* whoever has been seen dead does not break it afterwards */
+        Py_BEGIN_ALLOW_THREADS
+        dragon_node_settle(node);
+        Py_END_ALLOW_THREADS
+    }
     dragon_barrier_reset(barrier_of(self));
     Py_RETURN_NONE;
 }
@@ -214,6 +225,7 @@ static int barrier_init(PyObject *op, PyObject *args, PyObject *kwargs)
         dragon_py_raise(dragon_py_state_of(Py_TYPE(op)), r, "Barrier");
         return -1;
     }
+    dragon_object_begins_with(&self->base.object, DRAGON_BARRIER_KIND);
     Py_XSETREF(self->action, Py_NewRef(action));
     Py_XSETREF(self->timeout, Py_NewRef(timeout));
     return 0;

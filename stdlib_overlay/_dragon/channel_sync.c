@@ -230,7 +230,7 @@ static PyObject *barrier_arrive(struct dragon_py_channel *self, PyObject *timeou
     barrier = &dragon_py_channel_state(self)->barrier;
     do {
         Py_BEGIN_ALLOW_THREADS
-        r = dragon_barrier_arrive(barrier, true, dragon_py_next_look(deadline_ns), &place);
+        r = dragon_barrier_arrive(barrier, NULL, true, dragon_py_next_look(deadline_ns), &place);
         Py_END_ALLOW_THREADS
     } while (goes_on(self, r, deadline_ns));
     if (r == DRAGON_BARRIER_LAST)

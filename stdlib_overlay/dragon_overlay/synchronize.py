@@ -8,7 +8,7 @@ well in Python (`repr`, `Condition.wait_for`) is inherited from it.
 Differences that can be seen: nothing here has a name in the file system or needs
 the resource tracker; `Event.wait` returns True also when the flag was lowered
 again before the waiter ran; `Condition.notify` wakes those that have waited
-longest; a barrier whose action's process is killed breaks.
+longest; a barrier breaks when a process is killed that is awaited there (docs/faults.md).
 
 Source: Lib/multiprocessing/synchronize.py and Lib/threading.py of CPython 3.11.
 """

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, NamedTuple
 
+import barrier
 import eventcount
 import heap_remote
 import heap_runs
@@ -19,6 +20,7 @@ import pytest
 from search import Result, broken
 
 MODELS = {
+    "barrier": barrier,
     "eventcount": eventcount,
     "heap": heap_remote,
     "heap runs": heap_runs,
@@ -31,6 +33,7 @@ MODELS = {
 
 #: Fewer states in all would mean that a search does not get around.
 N_STATES = {
+    "barrier": 300_000,
     "eventcount": 160_000,
     "heap": 200_000,
     "heap runs": 150_000,

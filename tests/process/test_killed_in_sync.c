@@ -184,7 +184,7 @@ Test(killed_in_sync, a_condition_grows_after_a_process_died_while_it_grew, .init
 static int arrive(void *has_action)
 {
     struct dragon_barrier_place place;
-    int r = dragon_barrier_arrive(&shared->barrier, has_action != NULL, test_soon(), &place);
+    int r = dragon_barrier_arrive(&shared->barrier, NULL, has_action != NULL, test_soon(), &place);
 
     if (r == DRAGON_BARRIER_LAST)
         return has_action ? dragon_barrier_finish(&shared->barrier, &place, true) : 0;
@@ -197,7 +197,7 @@ static int arrive(void *has_action)
 static int arrive_and_expire(void *argument)
 {
     struct dragon_barrier_place place;
-    int r = dragon_barrier_arrive(&shared->barrier, false, test_soon(), &place);
+    int r = dragon_barrier_arrive(&shared->barrier, NULL, false, test_soon(), &place);
 
     (void)argument;
     if (r == 0)

@@ -15,13 +15,13 @@ static struct dragon_barrier *new_barrier(uint32_t parties)
 
 static int arrive(struct dragon_barrier *barrier, struct dragon_barrier_place *place_out)
 {
-    return dragon_barrier_arrive(barrier, false, DRAGON_FOREVER, place_out);
+    return dragon_barrier_arrive(barrier, NULL, false, DRAGON_FOREVER, place_out);
 }
 
 static int arrive_with_action(struct dragon_barrier *barrier,
                               struct dragon_barrier_place *place_out)
 {
-    return dragon_barrier_arrive(barrier, true, DRAGON_FOREVER, place_out);
+    return dragon_barrier_arrive(barrier, NULL, true, DRAGON_FOREVER, place_out);
 }
 
 static int look(struct dragon_barrier *barrier, const struct dragon_barrier_place *place)
@@ -100,7 +100,8 @@ Test(barrier, who_comes_while_the_action_is_run_waits_for_the_next_round)
     struct dragon_barrier_place leader, late;
 
     arrive_with_action(b, &leader);
-    cr_assert_eq(dragon_barrier_arrive(b, true, DRAGON_AT_ONCE, &late), DRAGON_BARRIER_TIMEOUT);
+    cr_assert_eq(dragon_barrier_arrive(b, NULL, true, DRAGON_AT_ONCE, &late),
+                 DRAGON_BARRIER_TIMEOUT);
     cr_assert_eq(dragon_barrier_finish(b, &leader, true), 0);
     cr_assert_eq(arrive_with_action(b, &late), DRAGON_BARRIER_LAST);
     cr_assert_eq(dragon_barrier_finish(b, &late, true), 0);
@@ -180,7 +181,8 @@ Test(barrier, reset_during_the_action_tells_its_leader)
     arrive_with_action(b, &leader);
     dragon_barrier_reset(b);
     /* The first action is still running: a second one does not begin. */
-    cr_assert_eq(dragon_barrier_arrive(b, true, DRAGON_AT_ONCE, &next), DRAGON_BARRIER_TIMEOUT);
+    cr_assert_eq(dragon_barrier_arrive(b, NULL, true, DRAGON_AT_ONCE, &next),
+                 DRAGON_BARRIER_TIMEOUT);
     cr_assert_eq(dragon_barrier_finish(b, &leader, true), DRAGON_BARRIER_BROKEN);
     cr_assert_eq(arrive_with_action(b, &next), DRAGON_BARRIER_LAST);
 }

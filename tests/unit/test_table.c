@@ -244,7 +244,8 @@ Test(table, a_process_releases_what_an_earlier_one_with_its_pid_left)
 
     claim_for(getppid(), 0);
     give_blocks(left, 3);
-    cr_assert_eq(claim(), left);
+    cr_assert_neq(claim(), left, "others first: it tells of a death");
+    cr_assert_eq(dragon_table_slot(&table, left)->state, DRAGON_TABLE_FREE);
     cr_assert_eq(n_blocks(), 0);
     cr_assert(dragon_table_find(&table, getpid(), &found));
     cr_assert_eq(dragon_table_slot(&table, found)->start_ticks, own_ticks);
@@ -465,11 +466,11 @@ Test(table, the_slot_of_a_process_that_has_ended_becomes_a_dead_ones)
     dragon_publish(&dragon_table_slot(&table, slots[0])->state, DRAGON_TABLE_ENDING);
     cr_assert_eq(kill(zombie, SIGKILL), 0);
     cr_assert_eq(waitid(P_PID, (id_t)zombie, &ended, WEXITED | WNOWAIT), 0);
-    cr_assert_eq(dragon_table_bury(&table, reaped), 1);
-    cr_assert_eq(dragon_table_bury(&table, zombie), 1);
+    cr_assert_eq(dragon_table_bury(&table, reaped, DRAGON_STATUS_UNKNOWN), 1);
+    cr_assert_eq(dragon_table_bury(&table, zombie, DRAGON_STATUS_UNKNOWN), 1);
     for (int i = 0; i < 2; i++)
         cr_assert_eq(dragon_table_slot(&table, slots[i])->state, DRAGON_TABLE_DEAD);
-    cr_assert_eq(dragon_table_bury(&table, zombie), 0, "only once");
+    cr_assert_eq(dragon_table_bury(&table, zombie, DRAGON_STATUS_UNKNOWN), 0, "only once");
     cr_assert_eq(child_result(zombie), 256 + SIGKILL);
 }
 
@@ -477,7 +478,7 @@ Test(table, the_slot_of_a_living_process_with_the_pid_of_a_dead_one_stays_its_ow
 {
     uint32_t slot = claim();
 
-    cr_assert_eq(dragon_table_bury(&table, getpid()), 0);
+    cr_assert_eq(dragon_table_bury(&table, getpid(), DRAGON_STATUS_UNKNOWN), 0);
     cr_assert_eq(dragon_table_slot(&table, slot)->state, DRAGON_TABLE_ALIVE);
 }
 
@@ -485,7 +486,7 @@ Test(table, the_slot_of_a_process_whose_pid_is_a_later_ones_becomes_a_dead_ones)
 {
     uint32_t slot = claim_for(getpid(), own_ticks - 1);
 
-    cr_assert_eq(dragon_table_bury(&table, getpid()), 1);
+    cr_assert_eq(dragon_table_bury(&table, getpid(), DRAGON_STATUS_UNKNOWN), 1);
     cr_assert_eq(dragon_table_slot(&table, slot)->state, DRAGON_TABLE_DEAD);
 }
 
@@ -497,9 +498,9 @@ Test(table, the_end_of_an_earlier_owner_does_not_touch_a_slot_that_is_a_copys)
     dragon_table_release(&table, earlier);
     copy = claim_for_copy(parent);
     cr_assert_eq(copy, earlier);
-    cr_assert_eq(dragon_table_bury(&table, pid), 0);
+    cr_assert_eq(dragon_table_bury(&table, pid, DRAGON_STATUS_UNKNOWN), 0);
     cr_assert(dragon_table_become(&table, copy, getpid(), own_ticks));
-    cr_assert_eq(dragon_table_bury(&table, pid), 0);
+    cr_assert_eq(dragon_table_bury(&table, pid, DRAGON_STATUS_UNKNOWN), 0);
     cr_assert_eq(dragon_table_slot(&table, copy)->state, DRAGON_TABLE_ALIVE);
 }
 
@@ -518,11 +519,11 @@ Test(table, without_a_descriptor_nobody_can_tell_and_the_slot_is_unwatched)
     uint32_t slot = claim(), dead = claim_for(pid, 5);
 
     allow_descriptors(1);
-    cr_assert_eq(dragon_table_bury(&table, alive), -EMFILE);
+    cr_assert_eq(dragon_table_bury(&table, alive, DRAGON_STATUS_UNKNOWN), -EMFILE);
     allow_descriptors(256);
     cr_assert_eq(dragon_table_slot(&table, slot)->state, DRAGON_TABLE_ALIVE);
     cr_assert_eq(dragon_table_slot(&table, slot)->is_watched, 0);
-    cr_assert_eq(dragon_table_bury(&table, pid), 1);
+    cr_assert_eq(dragon_table_bury(&table, pid, DRAGON_STATUS_UNKNOWN), 1);
     cr_assert_eq(dragon_table_slot(&table, dead)->state, DRAGON_TABLE_DEAD);
 }
 
