@@ -4,6 +4,7 @@
 #include "channel/channel.h"
 #include "sync/barrier.h"
 #include "sync/condition.h"
+#include "sync/process_lock.h"
 #include "sync/semaphore.h"
 
 void dragon_fini(struct dragon_object *object, struct dragon_garbage *garbage)
@@ -32,4 +33,6 @@ void dragon_user_ended(struct dragon_object_header *header, uint64_t state_bytes
     else if (kind == DRAGON_SEMAPHORE_KIND && state_bytes >= sizeof(struct dragon_semaphore) &&
              end->death != 0)
         dragon_semaphore_holder_died(state, end->process, end->death);
+    else if (kind == DRAGON_PROCESS_LOCK_KIND && state_bytes >= sizeof(struct dragon_process_lock))
+        dragon_process_lock_wake(state, end->process);
 }

@@ -16,6 +16,7 @@ import lifetimes
 import lock
 import pipe
 import pool_tasks
+import process_lock
 import pytest
 from search import Result, broken
 
@@ -29,6 +30,7 @@ MODELS = {
     "lock": lock,
     "pipe": pipe,
     "pool tasks": pool_tasks,
+    "process lock": process_lock,
 }
 
 #: Fewer states in all would mean that a search does not get around.
@@ -42,6 +44,7 @@ N_STATES = {
     "lock": 300_000,
     "pipe": 60_000,
     "pool tasks": 60_000,
+    "process lock": 20_000,
 }
 
 

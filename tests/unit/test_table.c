@@ -504,6 +504,110 @@ Test(table, the_end_of_an_earlier_owner_does_not_touch_a_slot_that_is_a_copys)
     cr_assert_eq(dragon_table_slot(&table, copy)->state, DRAGON_TABLE_ALIVE);
 }
 
+/* ---- how processes have ended ---- */
+
+static uint64_t number_of(uint32_t slot)
+{
+    return dragon_table_slot(&table, slot)->number;
+}
+
+Test(table, each_process_has_a_number_of_its_own)
+{
+    uint32_t slot = claim();
+    uint64_t first = number_of(slot);
+
+    cr_assert(dragon_table_has(&table, first));
+    cr_assert_eq(dragon_table_pid_of(&table, first), getpid());
+    dragon_table_release(&table, slot);
+    cr_assert_not(dragon_table_has(&table, first));
+    cr_assert_eq(dragon_table_pid_of(&table, first), 0);
+    cr_assert_eq(claim(), slot);
+    cr_assert_neq(number_of(slot), first);
+    cr_assert_not(dragon_table_has(&table, first));
+    cr_assert_not(dragon_table_has(&table, 0));
+    cr_assert_not(dragon_table_has(&table, UINT64_MAX));
+}
+
+static int end_with_3(void *argument)
+{
+    (void)argument;
+    return 3;
+}
+
+/* The slot of a child that has ended, and nobody has waited for. */
+static uint32_t zombie_in_slot(int (*run)(void *), int signal, pid_t *pid_out)
+{
+    siginfo_t ended;
+    uint32_t slot;
+
+    *pid_out = child_start(run, NULL);
+    slot = claim_for(*pid_out, 0);
+    if (signal)
+        cr_assert_eq(kill(*pid_out, signal), 0);
+    cr_assert_eq(waitid(P_PID, (id_t)*pid_out, &ended, WEXITED | WNOWAIT), 0);
+    return slot;
+}
+
+static uint64_t death_in(uint32_t slot)
+{
+    return dragon_table_slot(&table, slot)->death;
+}
+
+Test(table, a_killed_process_leaves_its_pid_signal_and_name_until_its_slot_is_used_again)
+{
+    char name[DRAGON_TABLE_NAME_BYTES];
+    uint32_t slot;
+    uint64_t death;
+    pid_t pid;
+
+    slot = zombie_in_slot(pause_for_ever, SIGKILL, &pid);
+    dragon_table_set_name(&table, slot, "a name of more than twenty-seven bytes");
+    cr_assert_eq(dragon_table_bury(&table, pid, DRAGON_STATUS_UNKNOWN), 1);
+    death = death_in(slot);
+    cr_assert(dragon_is_death(death));
+    cr_assert_eq(dragon_death_pid(death), pid);
+    cr_assert_eq(dragon_death_status(death), SIGKILL);
+    dragon_table_sweep_dead(&table);
+    dragon_table_name_of_dead(&table, death, name);
+    cr_assert_str_eq(name, "a name of more than twenty-");
+    for (uint32_t i = 1; i < DRAGON_TABLE_FIRST_SLOTS; i++)
+        cr_assert_neq(claim(), slot);
+    dragon_table_name_of_dead(&table, death, name);
+    cr_assert_str_eq(name, "a name of more than twenty-");
+    cr_assert_eq(claim(), slot);
+    dragon_table_name_of_dead(&table, death, name);
+    cr_assert_str_eq(name, "");
+    cr_assert_eq(child_result(pid), 256 + SIGKILL);
+}
+
+Test(table, who_has_left_has_not_died)
+{
+    uint32_t slot;
+    pid_t pid;
+
+    slot = zombie_in_slot(end_with_3, 0, &pid);
+    dragon_publish(&dragon_table_slot(&table, slot)->state, DRAGON_TABLE_ENDING);
+    cr_assert_eq(dragon_table_bury(&table, pid, DRAGON_STATUS_UNKNOWN), 1);
+    cr_assert_eq(death_in(slot), 0);
+}
+
+Test(table, who_ends_without_leaving_has_died_but_for_a_copy_that_ends_with_status_0)
+{
+    uint32_t slot, copy, failed;
+    pid_t pids[3];
+
+    slot = zombie_in_slot(nothing, 0, &pids[0]);
+    copy = zombie_in_slot(nothing, 0, &pids[1]);
+    failed = zombie_in_slot(end_with_3, 0, &pids[2]);
+    dragon_table_slot(&table, copy)->is_copy = 1;
+    dragon_table_slot(&table, failed)->is_copy = 1;
+    dragon_table_bury_all(&table);
+    cr_assert_eq(dragon_death_status(death_in(slot)), 0);
+    cr_assert(dragon_is_death(death_in(slot)));
+    cr_assert_eq(death_in(copy), 0);
+    cr_assert_eq(dragon_death_status(death_in(failed)), 3 << 8);
+}
+
 static void allow_descriptors(rlim_t n)
 {
     struct rlimit limit;
