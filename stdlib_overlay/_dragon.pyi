@@ -38,6 +38,12 @@ class Destroyed(StaleHandle):
 def begin() -> None:
     """Begin to open the node, as it will be needed soon. Does not wait."""
 
+def set_name(name: str, /) -> None:
+    """Give this process its name for people, in the node's table."""
+
+def set_patience(seconds: float, /) -> None:
+    """For tests: waits are told of the dead after so long, in this process."""
+
 def close_objects() -> None: ...
 def is_head() -> bool: ...
 def has_node() -> bool:
@@ -248,7 +254,13 @@ class SemLock(Object):
 
     SEM_VALUE_MAX: ClassVar[int]
 
-    def __init__(self, kind: int, value: int, maximum: int) -> None: ...
+    def __init__(
+        self, kind: int, value: int, maximum: int, is_robust: bool = False
+    ) -> None: ...
+    @property
+    def owner_died(self) -> bool:
+        """True for the holder of a robust lock whose last holder ended while it held the lock."""
+
     @property
     def kind(self) -> int:
         """0: recursive lock, 1: semaphore."""

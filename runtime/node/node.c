@@ -475,6 +475,8 @@ static int claim_slot_locked(struct dragon_node *node)
         dragon_poke(&dragon_table_claimed(&node->table, slot)->is_copy, 1);
         dragon_table_unwatch(&node->table, slot);
     }
+    if (r == 0 && node->is_head)
+        dragon_table_set_name(&node->table, slot, "MainProcess"); /* as multiprocessing has it */
     if (r == 0)
         dragon_publish(&node->slot, slot);
     return dragon_error_trace(r);

@@ -44,7 +44,8 @@ static PyObject *raise_broken(void)
 
 /* One wait() call. */
 struct attempt {
-    struct dragon_object *object;
+    struct dragon_py_object *object;
+    struct dragon_py_patience patience;
     struct dragon_barrier *barrier;
     struct dragon_barrier_place place;
     int64_t deadline_ns;
@@ -58,8 +59,9 @@ static int go_on(struct attempt *attempt)
     int64_t until_ns = dragon_py_next_look(attempt->deadline_ns);
 
     if (!attempt->has_arrived) {
-        int r = dragon_barrier_arrive(attempt->barrier, attempt->object, attempt->has_action,
-                                      dragon_py_next_look(DRAGON_FOREVER), &attempt->place);
+        int r =
+            dragon_barrier_arrive(attempt->barrier, &attempt->object->object, attempt->has_action,
+                                  dragon_py_next_look(DRAGON_FOREVER), &attempt->place);
 
         if (r != 0)
             return r;
@@ -71,7 +73,8 @@ static int go_on(struct attempt *attempt)
 /* Interrupted, or time for a look. -1 with an exception. */
 static int look_up(struct attempt *attempt)
 {
-    if (PyErr_CheckSignals() < 0) {
+    if (PyErr_CheckSignals() < 0 ||
+        dragon_py_tell_of_users(&attempt->patience, attempt->object) < 0) {
         if (attempt->has_arrived)
             dragon_barrier_withdraw(attempt->barrier, &attempt->place);
         return -1;
@@ -118,7 +121,8 @@ static int run_action(PyObject *action, struct attempt *attempt)
 static PyObject *wait(struct barrier *self, PyObject *action, int64_t deadline_ns)
 {
     struct attempt attempt = {
-        .object = &self->base.object,
+        .object = &self->base,
+        .patience = dragon_py_patience_begin(),
         .barrier = barrier_of((PyObject *)self),
         .deadline_ns = deadline_ns,
         .has_action = action != NULL,

@@ -130,6 +130,7 @@ static int restore_lock(struct condition *self, int count)
 static int block(struct condition *self, struct dragon_condition_waiter *waiter,
                  int64_t deadline_ns)
 {
+    struct dragon_py_patience patience;
     int r;
 
     for (int i = 0; i < DRAGON_PY_LOOKS; i++) {
@@ -137,6 +138,7 @@ static int block(struct condition *self, struct dragon_condition_waiter *waiter,
             return 1;
         dragon_pause();
     }
+    patience = dragon_py_patience_begin();
     do {
         Py_BEGIN_ALLOW_THREADS
         r = dragon_condition_wait(waiter, dragon_py_next_look(deadline_ns));
@@ -147,7 +149,7 @@ static int block(struct condition *self, struct dragon_condition_waiter *waiter,
             dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, "Condition.wait");
             return -1;
         }
-        if (PyErr_CheckSignals() < 0)
+        if (PyErr_CheckSignals() < 0 || dragon_py_tell_of_users(&patience, &self->base) < 0)
             return -1;
     } while (!dragon_deadline_passed(deadline_ns));
     return 0;

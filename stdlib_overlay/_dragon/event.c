@@ -46,6 +46,7 @@ static int wait(PyObject *self, int64_t deadline_ns)
 {
     struct dragon_event *event = event_of(self);
     uint32_t begin = dragon_event_begin(event);
+    struct dragon_py_patience patience;
     int r;
 
     for (int i = 0; i < DRAGON_PY_LOOKS; i++) {
@@ -53,6 +54,7 @@ static int wait(PyObject *self, int64_t deadline_ns)
             return 1;
         dragon_pause();
     }
+    patience = dragon_py_patience_begin();
     do {
         Py_BEGIN_ALLOW_THREADS
         r = dragon_event_wait(event, begin, dragon_py_next_look(deadline_ns));
@@ -63,7 +65,8 @@ static int wait(PyObject *self, int64_t deadline_ns)
             dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, "Event.wait");
             return -1;
         }
-        if (PyErr_CheckSignals() < 0)
+        if (PyErr_CheckSignals() < 0 ||
+            dragon_py_tell_of_users(&patience, (struct dragon_py_object *)self) < 0)
             return -1;
     } while (!dragon_deadline_passed(deadline_ns));
     return 0;

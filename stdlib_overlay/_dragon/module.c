@@ -1,5 +1,6 @@
 #include "module.h"
 #include "object.h"
+#include "patience.h"
 #include "pool.h"
 
 #include "base/error.h"
@@ -175,6 +176,43 @@ static PyObject *follow(PyObject *module, PyObject *pid)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(set_name_doc, "set_name(name, /)\n--\n\n"
+                           "Give this process its name for people, in the node's table.");
+
+static PyObject *set_name(PyObject *module, PyObject *name)
+{
+    struct dragon_node *node = require_node();
+    const char *text = node ? PyUnicode_AsUTF8(name) : NULL;
+    int r;
+
+    if (!text && node && PyErr_ExceptionMatches(PyExc_UnicodeError)) {
+        PyErr_Clear(); /* surrogates: a process without a name */
+        Py_RETURN_NONE;
+    }
+    if (!text)
+        return NULL;
+    r = dragon_node_set_name(node, text);
+    if (r < 0)
+        return dragon_py_raise(dragon_py_state_of_module(module), r, "set_name");
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(set_patience_doc,
+             "set_patience(seconds, /)\n--\n\n"
+             "For tests: waits are told of the dead after so long, in this process.");
+
+static PyObject *set_patience(PyObject *Py_UNUSED(module), PyObject *seconds)
+{
+    double number = PyFloat_AsDouble(seconds);
+
+    if (number == -1.0 && PyErr_Occurred())
+        return NULL;
+    dragon_py_patience_ns = (int64_t)(number * DRAGON_NS_PER_S);
+    dragon_py_look_ns =
+        dragon_py_patience_ns < DRAGON_NS_PER_S ? dragon_py_patience_ns : DRAGON_NS_PER_S;
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(close_objects_doc,
              "close_objects()\n--\n\n"
              "Give back all uses of shared objects, when this process ends: none\n"
@@ -230,6 +268,8 @@ static PyMethodDef module_functions[] = {
     {"node_fd", node_fd, METH_NOARGS, node_fd_doc},
     {"watch_child", watch_child, METH_O, watch_child_doc},
     {"follow", follow, METH_O, follow_doc},
+    {"set_name", set_name, METH_O, set_name_doc},
+    {"set_patience", set_patience, METH_O, set_patience_doc},
     {"close_objects", close_objects, METH_NOARGS, close_objects_doc},
     {"last_error", last_error, METH_NOARGS, last_error_doc},
     {"pool_statistics", pool_statistics, METH_NOARGS, pool_statistics_doc},

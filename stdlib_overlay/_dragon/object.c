@@ -101,6 +101,7 @@ int dragon_py_object_create_in(struct dragon_py_object *self, struct dragon_pool
     self->object = object;
     self->fini = fini;
     self->copied_by = 0;
+    self->told_death = 0;
     enlist(self);
     return 0;
 }
@@ -137,6 +138,7 @@ int dragon_py_object_attach_in(struct dragon_py_object *self, struct dragon_pool
     }
     self->fini = fini;
     self->copied_by = 0;
+    self->told_death = 0;
     enlist(self);
     return 0;
 }

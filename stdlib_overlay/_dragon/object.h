@@ -19,7 +19,8 @@ struct dragon_py_object {
     dragon_object_fini fini;
     struct dragon_py_object *next; /* all open ones of this process, for fork */
     struct dragon_py_object *previous;
-    uint64_t copied_by; /* bits of forks under way, whose copy has a use */
+    uint64_t copied_by;  /* bits of forks under way, whose copy has a use */
+    uint64_t told_death; /* the last one that who waits here was told of (patience.h) */
     PyObject *weak_references;
 };
 

@@ -210,6 +210,19 @@ static void queue_dealloc(struct queue *self)
     dragon_py_object_dealloc((PyObject *)self);
 }
 
+/* ---- waiting ---- */
+
+/* After a piece of a wait: as dragon_py_goes_on; also who waits for the dead is told. */
+static bool goes_on(struct queue *self, const struct dragon_py_patience *patience, int *r,
+                    int outcome, int64_t deadline_ns)
+{
+    if (!dragon_py_goes_on(r, outcome, deadline_ns))
+        return false;
+    if (dragon_py_tell_of_users(patience, &self->base) < 0)
+        *r = -1;
+    return *r != -1;
+}
+
 /* ---- put ---- */
 
 /* 0, DRAGON_CHANNEL_FULL, or -1 with an exception. */
@@ -219,11 +232,13 @@ static int send_message(struct queue *self, const struct dragon_message *message
     int r = dragon_channel_try_send(&self->channel, message);
 
     if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_FULL && deadline_ns != DRAGON_AT_ONCE)) {
+        struct dragon_py_patience patience = dragon_py_patience_begin();
+
         do {
             Py_BEGIN_ALLOW_THREADS
             r = dragon_channel_send(&self->channel, message, dragon_py_next_look(deadline_ns));
             Py_END_ALLOW_THREADS
-        } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_FULL, deadline_ns));
+        } while (goes_on(self, &patience, &r, DRAGON_CHANNEL_FULL, deadline_ns));
     }
     dragon_py_poller_update(self->poller);
     if (r == DRAGON_CHANNEL_POOL_FULL)
@@ -350,12 +365,14 @@ static int receive_message(struct queue *self, struct dragon_message *message_ou
             dragon_pause();
     }
     if (r == DRAGON_CHANNEL_BUSY || (r == DRAGON_CHANNEL_EMPTY && deadline_ns != DRAGON_AT_ONCE)) {
+        struct dragon_py_patience patience = dragon_py_patience_begin();
+
         do {
             Py_BEGIN_ALLOW_THREADS
             r = dragon_channel_receive(&self->channel, holder, message_out,
                                        dragon_py_next_look(deadline_ns));
             Py_END_ALLOW_THREADS
-        } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
+        } while (goes_on(self, &patience, &r, DRAGON_CHANNEL_EMPTY, deadline_ns));
     }
     dragon_py_poller_update(self->poller);
     if (r < 0 && !PyErr_Occurred())
@@ -446,6 +463,7 @@ PyDoc_STRVAR(poll_doc, "_poll(timeout, /)\n--\n\n"
 
 static PyObject *queue_poll(struct queue *self, PyObject *timeout)
 {
+    struct dragon_py_patience patience = dragon_py_patience_begin();
     int64_t deadline_ns;
     int r;
 
@@ -455,7 +473,7 @@ static PyObject *queue_poll(struct queue *self, PyObject *timeout)
         Py_BEGIN_ALLOW_THREADS
         r = dragon_channel_wait(&self->channel, dragon_py_next_look(deadline_ns));
         Py_END_ALLOW_THREADS
-    } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_EMPTY, deadline_ns));
+    } while (goes_on(self, &patience, &r, DRAGON_CHANNEL_EMPTY, deadline_ns));
     dragon_py_poller_update(self->poller);
     if (r < 0 && PyErr_Occurred())
         return NULL;
@@ -502,6 +520,7 @@ PyDoc_STRVAR(join_doc, "_join($self, /)\n--\n\nWait until all objects put have b
 
 static PyObject *queue_join(struct queue *self, PyObject *Py_UNUSED(unused))
 {
+    struct dragon_py_patience patience = dragon_py_patience_begin();
     int r;
 
     if (dragon_py_object_require(&self->base, "Queue") < 0)
@@ -510,7 +529,7 @@ static PyObject *queue_join(struct queue *self, PyObject *Py_UNUSED(unused))
         Py_BEGIN_ALLOW_THREADS
         r = dragon_channel_join(&self->channel, dragon_py_next_look(DRAGON_FOREVER));
         Py_END_ALLOW_THREADS
-    } while (dragon_py_goes_on(&r, DRAGON_CHANNEL_PENDING, DRAGON_FOREVER));
+    } while (goes_on(self, &patience, &r, DRAGON_CHANNEL_PENDING, DRAGON_FOREVER));
     if (r < 0 && PyErr_Occurred())
         return NULL;
     if (r < 0)

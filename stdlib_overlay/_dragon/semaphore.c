@@ -6,8 +6,15 @@
  * Recursion and ownership live in the Python object, not in shared memory: the
  * owner of a recursive lock is a thread of this process, and another process
  * only sees that the semaphore is taken.
+ *
+ * Beyond the standard library: a lock notes which process took it last, for those who wait for
+ * long (patience.h); and a robust lock, a dragon_process_lock in the place of the
+ * semaphore, goes to the next one when its holder ends.
  */
 #include "sync.h"
+
+#include "node/node.h"
+#include "sync/process_lock.h"
 
 #include <string.h>
 #include <structmember.h>
@@ -16,9 +23,15 @@
 
 /* In the pool. */
 struct shared {
-    struct dragon_semaphore semaphore;
-    uint32_t kind; /* enum dragon_py_semaphore_kind; written before it is shared */
-    uint32_t reserved[7];
+    union {
+        struct dragon_semaphore semaphore;
+        struct dragon_process_lock lock; /* if it is robust */
+    };
+    /* Written before it is shared: */
+    uint32_t kind; /* enum dragon_py_semaphore_kind */
+    uint32_t is_robust;
+    uint32_t names_holder;
+    uint32_t reserved[5];
 };
 
 _Static_assert(sizeof(struct shared) == 64, "shared layout");
@@ -28,13 +41,34 @@ static struct dragon_semaphore *semaphore_of(struct dragon_py_semaphore *self)
     return &((struct shared *)self->base.object.state)->semaphore;
 }
 
-/* The one test on the hot paths: true, or false with ValueError. The threads of a forked
- * child hold none of the locks that the thread which forked may have held in the parent. */
+static struct dragon_process_lock *lock_of(struct dragon_py_semaphore *self)
+{
+    return &((struct shared *)self->base.object.state)->lock;
+}
+
+/* Nobody of this process has it, and this is the process. The threads of a forked child hold
+ * none of the locks that the thread which forked may have held in the parent. */
+static void begin_in_process(struct dragon_py_semaphore *self)
+{
+    struct dragon_node *node = dragon_node_current();
+
+    self->fork_generation = dragon_py_fork_generation;
+    self->count = 0;
+    self->owner_died = false;
+    if (!node || dragon_node_number(node, &self->process) < 0)
+        self->process = 0;
+}
+
+/* The one test on the hot paths: true, or false with ValueError. */
 static inline bool is_usable(struct dragon_py_semaphore *self)
 {
-    if (self->fork_generation != dragon_py_fork_generation) {
-        self->fork_generation = dragon_py_fork_generation;
-        self->count = 0;
+    if (self->fork_generation != dragon_py_fork_generation)
+        begin_in_process(self);
+    if (self->is_robust && self->process == 0) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "a robust lock: this process has left its node, or the node has no room "
+                        "for it");
+        return false;
     }
     return self->base.object.state ||
            dragon_py_object_require(&self->base, Py_TYPE(self)->tp_name) == 0;
@@ -47,6 +81,86 @@ bool dragon_py_semaphore_is_mine(struct dragon_py_semaphore *self)
 
 /* ---- acquiring ---- */
 
+static bool is_there(void *node, uint64_t process)
+{
+    return dragon_node_has(node, process);
+}
+
+/* Take what dragon_process_lock_try or _lock gave: 1, or 0 if that was nothing. */
+static int take_robust(struct dragon_py_semaphore *self, int r)
+{
+    if (r != 0 && r != DRAGON_PROCESS_LOCK_OWNER_DIED)
+        return 0;
+    self->owner_died = r != 0;
+    return 1;
+}
+
+/* Without a number, or outside of a node, nobody is seen to have ended. */
+static bool always_there(void *Py_UNUSED(context), uint64_t Py_UNUSED(process))
+{
+    return true;
+}
+
+static struct dragon_process_lock_user user_of(struct dragon_py_semaphore *self)
+{
+    struct dragon_node *node = dragon_node_if_open();
+
+    return (struct dragon_process_lock_user){
+        .process = self->process,
+        .is_there = node ? is_there : always_there,
+        .context = node,
+    };
+}
+
+/* Take a unit if there is one. Never blocks. */
+static inline bool try_take(struct dragon_py_semaphore *self)
+{
+    if (self->is_robust) {
+        struct dragon_process_lock_user user = user_of(self);
+
+        return take_robust(self, dragon_process_lock_try(lock_of(self), &user)) == 1;
+    }
+    if (!dragon_semaphore_try_acquire(semaphore_of(self)))
+        return false;
+    if (self->names_holder)
+        dragon_semaphore_note_holder(semaphore_of(self), self->process);
+    return true;
+}
+
+/* The same, waiting until deadline_ns, without the GIL. 1 taken; 0 not; -errno. */
+static int wait_for_unit(struct dragon_py_semaphore *self, int64_t deadline_ns)
+{
+    struct dragon_process_lock_user user = user_of(self);
+    int r;
+
+    Py_BEGIN_ALLOW_THREADS
+    if (self->is_robust)
+        r = dragon_process_lock_lock(lock_of(self), &user, deadline_ns);
+    else
+        r = dragon_semaphore_acquire(semaphore_of(self), deadline_ns);
+    Py_END_ALLOW_THREADS
+    if (r < 0 || self->is_robust)
+        return r < 0 ? r : take_robust(self, r);
+    if (r == 0 && self->names_holder)
+        dragon_semaphore_note_holder(semaphore_of(self), self->process);
+    return r == 0;
+}
+
+/* Between two pieces of a wait: is there anybody who could release it? -1 with an
+ * exception. */
+static int look_for_holder(struct dragon_py_semaphore *self,
+                           const struct dragon_py_patience *patience)
+{
+    struct dragon_node *node = dragon_node_if_open();
+
+    if (!self->is_robust)
+        return dragon_py_tell_of_holder(patience, &self->base,
+                                        dragon_semaphore_holder(semaphore_of(self)));
+    if (node)
+        dragon_node_look_for(node, dragon_process_lock_holder(lock_of(self)));
+    return 0;
+}
+
 static PyObject *taken(struct dragon_py_semaphore *self)
 {
     self->count++;
@@ -57,25 +171,24 @@ static PyObject *taken(struct dragon_py_semaphore *self)
 /* Take a unit. 1 taken, 0 not by the deadline, -1 with an exception. */
 static int take(struct dragon_py_semaphore *self, int64_t deadline_ns)
 {
-    struct dragon_semaphore *semaphore = semaphore_of(self);
+    struct dragon_py_patience patience;
     int r;
 
     for (int i = 0; i < DRAGON_PY_LOOKS; i++) {
-        if (dragon_semaphore_try_acquire(semaphore))
+        if (try_take(self))
             return 1;
         dragon_pause();
     }
+    patience = dragon_py_patience_begin();
     do {
-        Py_BEGIN_ALLOW_THREADS
-        r = dragon_semaphore_acquire(semaphore, dragon_py_next_look(deadline_ns));
-        Py_END_ALLOW_THREADS
-        if (r == 0)
+        r = wait_for_unit(self, dragon_py_next_look(deadline_ns));
+        if (r == 1)
             return 1;
         if (r < 0) {
             dragon_py_raise(dragon_py_state_of(Py_TYPE(self)), r, "acquire");
             return -1;
         }
-        if (PyErr_CheckSignals() < 0)
+        if (PyErr_CheckSignals() < 0 || look_for_holder(self, &patience) < 0)
             return -1;
     } while (!dragon_deadline_passed(deadline_ns));
     return 0;
@@ -94,7 +207,7 @@ static PyObject *acquire(struct dragon_py_semaphore *self, bool block, PyObject 
     }
     if (timeout != Py_None && dragon_py_deadline(timeout, &deadline_ns) < 0)
         return NULL;
-    if (dragon_semaphore_try_acquire(semaphore_of(self)))
+    if (try_take(self))
         return taken(self);
     if (!block)
         Py_RETURN_FALSE;
@@ -125,7 +238,7 @@ PyObject *dragon_py_semaphore_acquire(struct dragon_py_semaphore *self, PyObject
 
 int dragon_py_semaphore_restore(struct dragon_py_semaphore *self, int count)
 {
-    if (!dragon_semaphore_try_acquire(semaphore_of(self)) && take(self, DRAGON_FOREVER) < 0)
+    if (!try_take(self) && take(self, DRAGON_FOREVER) < 0)
         return -1;
     for (int i = 1; self->kind == DRAGON_PY_SEMAPHORE && i < count; i++)
         if (take(self, DRAGON_FOREVER) < 0)
@@ -136,6 +249,15 @@ int dragon_py_semaphore_restore(struct dragon_py_semaphore *self, int count)
 }
 
 /* ---- releasing ---- */
+
+/* 0; else it was not taken. */
+static int give_back(struct dragon_py_semaphore *self)
+{
+    if (!self->is_robust)
+        return dragon_semaphore_release(semaphore_of(self));
+    self->owner_died = false;
+    return dragon_process_lock_unlock(lock_of(self));
+}
 
 PyObject *dragon_py_semaphore_release(struct dragon_py_semaphore *self)
 {
@@ -152,7 +274,7 @@ PyObject *dragon_py_semaphore_release(struct dragon_py_semaphore *self)
             Py_RETURN_NONE;
         }
     }
-    if (dragon_semaphore_release(semaphore_of(self)) != 0) {
+    if (give_back(self) != 0) {
         PyErr_SetString(PyExc_ValueError, "semaphore or lock released too many times");
         return NULL;
     }
@@ -167,11 +289,18 @@ int dragon_py_semaphore_release_wholly(struct dragon_py_semaphore *self)
 
     self->count = 0;
     for (int i = 0; i < n; i++)
-        dragon_semaphore_release(semaphore_of(self));
+        give_back(self);
     return count;
 }
 
 /* ---- the other methods ---- */
+
+static uint32_t value_of(struct dragon_py_semaphore *self)
+{
+    if (self->is_robust)
+        return dragon_process_lock_holder(lock_of(self)) == 0;
+    return dragon_semaphore_value(semaphore_of(self));
+}
 
 static PyObject *semaphore_acquire_method(PyObject *self, PyObject *const *args, Py_ssize_t n_args,
                                           PyObject *kwnames)
@@ -217,7 +346,7 @@ static PyObject *semaphore_get_value(PyObject *self, PyObject *Py_UNUSED(unused)
 
     if (!is_usable(semaphore))
         return NULL;
-    return PyLong_FromUnsignedLong(dragon_semaphore_value(semaphore_of(semaphore)));
+    return PyLong_FromUnsignedLong(value_of(semaphore));
 }
 
 static PyObject *semaphore_is_zero(PyObject *self, PyObject *Py_UNUSED(unused))
@@ -226,19 +355,44 @@ static PyObject *semaphore_is_zero(PyObject *self, PyObject *Py_UNUSED(unused))
 
     if (!is_usable(semaphore))
         return NULL;
-    return PyBool_FromLong(dragon_semaphore_value(semaphore_of(semaphore)) == 0);
+    return PyBool_FromLong(value_of(semaphore) == 0);
 }
 
 /* ---- lifetime ---- */
 
+/* Be a view of the object that was created or opened. */
+static void view(struct dragon_py_semaphore *self)
+{
+    const struct shared *shared = self->base.object.state;
+
+    self->kind =
+        shared->kind == DRAGON_PY_RECURSIVE_MUTEX ? DRAGON_PY_RECURSIVE_MUTEX : DRAGON_PY_SEMAPHORE;
+    self->is_robust = shared->is_robust != 0;
+    self->names_holder = shared->names_holder != 0;
+    begin_in_process(self);
+}
+
+static void make_shared(struct dragon_object *object, int value, int maximum, int is_robust)
+{
+    struct shared *shared = object->state;
+
+    shared->is_robust = is_robust != 0;
+    shared->names_holder = value == maximum;
+    if (is_robust)
+        dragon_process_lock_init(&shared->lock);
+    else
+        dragon_semaphore_init(&shared->semaphore, (uint32_t)value, (uint32_t)maximum);
+    dragon_object_begins_with(object, is_robust ? DRAGON_PROCESS_LOCK_KIND : DRAGON_SEMAPHORE_KIND);
+}
+
 static int semaphore_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"kind", "value", "maximum", NULL};
+    static char *names[] = {"kind", "value", "maximum", "is_robust", NULL};
     struct dragon_py_semaphore *self = (struct dragon_py_semaphore *)op;
-    int kind, value, maximum;
-    struct shared *shared;
+    int kind, value, maximum, is_robust = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iii:SemLock", names, &kind, &value, &maximum))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iii|p:SemLock", names, &kind, &value, &maximum,
+                                     &is_robust))
         return -1;
     if (kind != DRAGON_PY_RECURSIVE_MUTEX && kind != DRAGON_PY_SEMAPHORE) {
         PyErr_SetString(PyExc_ValueError, "unrecognized kind");
@@ -249,28 +403,23 @@ static int semaphore_init(PyObject *op, PyObject *args, PyObject *kwargs)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    if (dragon_py_object_create(&self->base, KIND, sizeof *shared, NULL, Py_TYPE(op)->tp_name) < 0)
+    if (dragon_py_object_create(&self->base, KIND, sizeof(struct shared), NULL,
+                                Py_TYPE(op)->tp_name) < 0)
         return -1;
-    shared = self->base.object.state;
-    dragon_semaphore_init(&shared->semaphore, (uint32_t)value, (uint32_t)maximum);
-    shared->kind = (uint32_t)kind;
-    self->kind = (enum dragon_py_semaphore_kind)kind;
-    self->count = 0;
+    ((struct shared *)self->base.object.state)->kind = (uint32_t)kind;
+    make_shared(&self->base.object, value, maximum, is_robust);
+    view(self);
     return 0;
 }
 
 static PyObject *semaphore_attach(PyObject *op, PyObject *state)
 {
     struct dragon_py_semaphore *self = (struct dragon_py_semaphore *)op;
-    struct shared *shared;
 
-    if (dragon_py_object_attach(&self->base, state, KIND, sizeof *shared, NULL,
+    if (dragon_py_object_attach(&self->base, state, KIND, sizeof(struct shared), NULL,
                                 Py_TYPE(op)->tp_name) < 0)
         return NULL;
-    shared = self->base.object.state;
-    self->kind =
-        shared->kind == DRAGON_PY_RECURSIVE_MUTEX ? DRAGON_PY_RECURSIVE_MUTEX : DRAGON_PY_SEMAPHORE;
-    self->count = 0;
+    view(self);
     Py_RETURN_NONE;
 }
 
@@ -283,7 +432,9 @@ static PyObject *get_maxvalue(PyObject *op, void *Py_UNUSED(closure))
 {
     struct dragon_py_semaphore *self = (struct dragon_py_semaphore *)op;
 
-    return is_usable(self) ? PyLong_FromUnsignedLong(semaphore_of(self)->maximum) : NULL;
+    if (!is_usable(self))
+        return NULL;
+    return PyLong_FromUnsignedLong(self->is_robust ? 1 : semaphore_of(self)->maximum);
 }
 
 static PyObject *get_handle(PyObject *op, void *Py_UNUSED(closure))
@@ -291,6 +442,13 @@ static PyObject *get_handle(PyObject *op, void *Py_UNUSED(closure))
     struct dragon_py_semaphore *self = (struct dragon_py_semaphore *)op;
 
     return is_usable(self) ? PyLong_FromUnsignedLongLong(self->base.object.handle.offset) : NULL;
+}
+
+static PyObject *get_owner_died(PyObject *op, void *Py_UNUSED(closure))
+{
+    struct dragon_py_semaphore *self = (struct dragon_py_semaphore *)op;
+
+    return is_usable(self) ? PyBool_FromLong(self->owner_died && self->count > 0) : NULL;
 }
 
 static PyObject *get_name(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
@@ -302,6 +460,10 @@ static PyGetSetDef semaphore_attributes[] = {
     {"kind", get_kind, NULL, PyDoc_STR("0: recursive lock, 1: semaphore."), NULL},
     {"maxvalue", get_maxvalue, NULL, PyDoc_STR("The value above which release fails."), NULL},
     {"handle", get_handle, NULL, PyDoc_STR("Where it lies in its pool."), NULL},
+    {"owner_died", get_owner_died, NULL,
+     PyDoc_STR("True for the holder of a robust lock if the one before it ended while it held "
+               "the lock."),
+     NULL},
     {"name", get_name, NULL, PyDoc_STR("None: it has no name in the file system."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -26,7 +26,11 @@ struct dragon_py_semaphore {
     enum dragon_py_semaphore_kind kind;
     int count;                /* acquired less released, by this process */
     unsigned long owner;      /* thread that acquired last */
-    uint32_t fork_generation; /* count is of the process in which this was current */
+    uint32_t fork_generation; /* what is said here is of the process in which this was current */
+    uint64_t process;         /* the number of this process; 0: not known */
+    bool is_robust;
+    bool names_holder; /* who has a unit gives it back himself: it is a lock */
+    bool owner_died;   /* robust: the holder before us ended while it held the lock */
 };
 
 /* True if the calling thread holds it. */

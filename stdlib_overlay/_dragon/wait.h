@@ -3,20 +3,19 @@
 /*
  * How methods block: without the GIL, in pieces, with a look for signals after
  * each. A signal may come between Python's last look for one and the sleep, and
- * then interrupts nothing; so no piece is longer than DRAGON_PY_LOOK_NS.
+ * then interrupts nothing; so no piece is longer than dragon_py_look_ns, a second.
  */
 
 #include "module.h"
+#include "patience.h"
 
 #include "base/deadline.h"
 #include "channel/channel.h"
 
-#define DRAGON_PY_LOOK_NS DRAGON_NS_PER_S
-
 /* The deadline of the next piece of a wait until deadline_ns. */
 static inline int64_t dragon_py_next_look(int64_t deadline_ns)
 {
-    return dragon_deadline_earlier(deadline_ns, dragon_deadline_after_ns(DRAGON_PY_LOOK_NS));
+    return dragon_deadline_earlier(deadline_ns, dragon_deadline_after_ns(dragon_py_look_ns));
 }
 
 /* After a piece of a wait on a channel, with the GIL: true if there is to be

@@ -66,15 +66,15 @@ class DragonContext(_stock.BaseContext):
         """Run when somebody chooses this context."""
         _prepare_to_start()
 
-    def Lock(self) -> Any:
+    def Lock(self, *, robust: bool = False) -> Any:
         from dragon_overlay.synchronize import Lock
 
-        return Lock(ctx=self.get_context())
+        return Lock(robust=robust, ctx=self.get_context())
 
-    def RLock(self) -> Any:
+    def RLock(self, *, robust: bool = False) -> Any:
         from dragon_overlay.synchronize import RLock
 
-        return RLock(ctx=self.get_context())
+        return RLock(robust=robust, ctx=self.get_context())
 
     def Condition(self, lock: Any = None) -> Any:
         from dragon_overlay.synchronize import Condition

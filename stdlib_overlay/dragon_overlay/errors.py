@@ -7,14 +7,10 @@ imports ``dragon`` need not.
 from __future__ import annotations
 
 import multiprocessing
-import reprlib
-import signal
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 100
-_short.maxlevel = 3
+from dragon_overlay.ends import name_of_signal
 
 
 class _InCallError(Exception):
@@ -61,7 +57,7 @@ class WorkerDied(_InCallError, BrokenProcessPool):  # noqa: N818  # documented n
         self.pid = pid
         self.worker = worker
         self.exitcode = exitcode
-        self.signal = _name_of_signal(exitcode)
+        self.signal = name_of_signal(exitcode)
         self.function = function
         self.arguments = arguments
         self.stack = stack
@@ -117,20 +113,3 @@ class TaskTimeout(_InCallError, TimeoutError, multiprocessing.TimeoutError):  # 
     def __str__(self) -> str:
         text = f"a call took longer than {self.timeout} s: {self._call()}; worker {self.worker} "
         return text + f"(pid {self.pid}) was killed" + self._stack("the worker did not write it")
-
-
-def short_repr(obj: Any) -> str:
-    """A repr of bounded length, which does not fail."""
-    try:
-        return _short.repr(obj)
-    except Exception as error:  # noqa: BLE001  # the program's own __repr__
-        return f"<{type(obj).__name__}, whose repr fails with {type(error).__name__}>"
-
-
-def _name_of_signal(exitcode: int | None) -> str | None:
-    if exitcode is None or exitcode >= 0:
-        return None
-    try:
-        return signal.Signals(-exitcode).name
-    except ValueError:
-        return f"signal {-exitcode}"

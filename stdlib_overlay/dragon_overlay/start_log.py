@@ -26,18 +26,19 @@ def started(name: str, pid: int, why_executed: str | None, *, is_expected: bool)
     global _has_told
     if "start" in os.environ.get("DRAGON_LOG", "").split(","):
         how = "forked" if why_executed is None else f"executed: {why_executed}"
-        _tell(f"{name}, pid {pid}, {how}")
+        tell(f"{name}, pid {pid}, {how}")
     elif why_executed is not None and not is_expected and not _has_told:
         _has_told = True
-        _tell(f"processes are executed, not forked ({why_executed}); see dragon doctor")
+        tell(f"processes are executed, not forked ({why_executed}); see dragon doctor")
 
 
 def seed_lost(why: str) -> None:
     """Note that the seed, of which there is one a process, is of no use any more."""
-    _tell(f"the seed is lost ({why}); fork servers are executed from now on")
+    tell(f"the seed is lost ({why}); fork servers are executed from now on")
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
+    """Print a line of dragon's, if there is anywhere to print it."""
     if sys.stderr is None:
         return
     with contextlib.suppress(OSError, ValueError):  # closed, or nobody reads

@@ -13,6 +13,7 @@ import traceback
 from types import TracebackType
 from typing import Any
 
+import _dragon
 import _dragon_launch
 
 
@@ -56,5 +57,6 @@ def arrive(process_obj: Any) -> None:
     """In the child: it has main and its process object, and is about to run."""
     if isinstance(sys.excepthook, _Hook):
         sys.excepthook = sys.excepthook.previous
+    _dragon.set_name(process_obj.name)
     _dragon_launch.set_title(f"dragon: {process_obj.name}")
     _dragon_launch.note_pages()

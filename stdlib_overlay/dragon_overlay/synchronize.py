@@ -67,17 +67,25 @@ class BoundedSemaphore(Semaphore, stock.BoundedSemaphore):
 
 
 class Lock(_SemLock, stock.Lock):
-    """A lock that any process or thread may release."""
+    """A lock that any process or thread may release.
 
-    def __init__(self, *, ctx: BaseContext | None = None) -> None:
-        _dragon.SemLock.__init__(self, SEMAPHORE, 1, 1)
+    When the process that holds it ends without having released it, it stays locked. One made with
+    robust=True goes to the next one that acquires it, whose `owner_died` is True until it releases
+    the lock: what the lock protects may be half changed.
+    """
+
+    def __init__(self, *, robust: bool = False, ctx: BaseContext | None = None) -> None:
+        _dragon.SemLock.__init__(self, SEMAPHORE, 1, 1, robust)
 
 
 class RLock(_SemLock, stock.RLock):
-    """A lock that its holder may acquire again, and only its holder releases."""
+    """A lock that its holder may acquire again, and only its holder releases.
 
-    def __init__(self, *, ctx: BaseContext | None = None) -> None:
-        _dragon.SemLock.__init__(self, RECURSIVE_MUTEX, 1, 1)
+    robust: as that of `Lock`.
+    """
+
+    def __init__(self, *, robust: bool = False, ctx: BaseContext | None = None) -> None:
+        _dragon.SemLock.__init__(self, RECURSIVE_MUTEX, 1, 1, robust)
 
 
 class Event(Shared, _dragon.Event, stock.Event):

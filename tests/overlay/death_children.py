@@ -47,3 +47,29 @@ def fork_and_pass_barrier(barrier: Any, how: str) -> None:
     if how.isdigit():
         time.sleep(60)
     os.waitpid(pid, 0)
+
+
+def acquire_and_stay(lock: Any, told: Any) -> None:
+    """Hold the lock; puts whether the one before died."""
+    lock.acquire()
+    told.put(lock.owner_died)
+    time.sleep(60)
+
+
+def acquire_and_end(lock: Any, how: str) -> None:
+    lock.acquire()
+    end(how)
+
+
+def say_and_stay(ready: Any, *objects: Any) -> None:
+    ready.put(os.getpid())
+    time.sleep(60)
+
+
+def fork_and_try(lock: Any, results: Any) -> None:
+    """Put what a forked copy of a holder gets of the lock, and after its holder's death."""
+    lock.acquire()
+    if os.fork():
+        os.kill(os.getpid(), 9)
+    results.put(lock.acquire(timeout=20) and lock.owner_died)
+    os._exit(0)

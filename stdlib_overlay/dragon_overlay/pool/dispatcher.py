@@ -674,7 +674,8 @@ class Dispatcher:
 def _death(
     place: Place, exitcode: int | None, job: Job, index: int, *, is_out_of_memory: bool
 ) -> Exception:
-    from dragon_overlay.errors import TaskTimeout, WorkerDied, short_repr
+    from dragon_overlay.ends import short_repr
+    from dragon_overlay.errors import TaskTimeout, WorkerDied
 
     who = place.process.pid, place.process.name
     what = short_repr(job.func), short_repr(_arguments(job, index))

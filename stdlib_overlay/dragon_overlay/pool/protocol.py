@@ -41,6 +41,9 @@ LOOK = 8  # what was sent before the dispatcher noted what workers are doing has
 class Channel(Shared, _dragon.SimpleQueue):
     """A queue without bounds, so that nobody waits in ``put``."""
 
+    #: Whose end it means that nobody sends any more is the pool's own affair (notices.py).
+    _dragon_is_internal = True
+
     def __init__(self) -> None:
         self._create(0, 0)
 
