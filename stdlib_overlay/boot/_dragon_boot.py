@@ -168,17 +168,19 @@ def _follow_context(sharedctypes: "ModuleType") -> None:
     install(sharedctypes)
 
 
-def _let_managers_use_pipes(managers: "ModuleType") -> None:
+def _complete_managers(managers: "ModuleType") -> None:
+    from dragon_overlay import manager_ends
     from dragon_overlay.managers import install
 
     install(managers)
+    manager_ends.install(managers)
 
 
 #: Modules of the standard library that are completed, and what does it.
 _COMPLETED = {
     "multiprocessing.context": _add_start_method,
     "multiprocessing.connection": _add_waiting,
-    "multiprocessing.managers": _let_managers_use_pipes,
+    "multiprocessing.managers": _complete_managers,
     "multiprocessing.shared_memory": _attach_without_owning,
     "multiprocessing.sharedctypes": _follow_context,
     "multiprocessing.util": _share_temporary_directory,

@@ -24,13 +24,18 @@ def name_of_signal(exitcode: int | None) -> str | None:
         return f"signal {-exitcode}"
 
 
+def exit_in_words(exitcode: int) -> str:
+    """What has happened to a process, by its exit code as multiprocessing has it."""
+    how = name_of_signal(exitcode)
+    return f"was killed by {how}" if how else f"has ended with exit code {exitcode}"
+
+
 def end_in_words(status: int) -> str:
     """What has happened to a process that ended uncleanly, by its status as ``waitpid`` has it."""
     if status == UNKNOWN:
         return "died in a way that nobody saw"
     exitcode = os.waitstatus_to_exitcode(status)
-    how = name_of_signal(exitcode)
-    return f"was killed by {how}" if how else f"ended by os._exit({exitcode})"
+    return exit_in_words(exitcode) if exitcode < 0 else f"ended by os._exit({exitcode})"
 
 
 def short_repr(obj: object) -> str:
