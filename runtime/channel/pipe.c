@@ -172,10 +172,25 @@ static int settle(struct dragon_pipe *pipe)
     return front == DRAGON_OS_SOCKET_NOTHING ? DRAGON_CHANNEL_EMPTY : DRAGON_PIPE_FOREIGN;
 }
 
+/* What is behind our bytes, of which one stays if there were any. */
+static int look_behind_signals(struct dragon_pipe *pipe, enum dragon_os_socket_front *front_out)
+{
+    size_t n;
+    int r;
+
+    for (;;) {
+        r = dragon_os_socket_peek(pipe->fd, SIGNAL_BYTE, &n, front_out);
+        if (r < 0 || n < DRAGON_OS_SOCKET_LOOK)
+            return dragon_error_trace(r);
+        r = dragon_os_socket_skip(pipe->fd, n - 1);
+        if (r < 0)
+            return dragon_error_trace(r);
+    }
+}
+
 int dragon_pipe_expose(struct dragon_pipe *pipe)
 {
     enum dragon_os_socket_front front;
-    size_t n = 0;
     int r;
 
     dragon_exchange(&pipe->shared->is_exposed, 1);
@@ -185,7 +200,7 @@ int dragon_pipe_expose(struct dragon_pipe *pipe)
     if (!has_message(pipe)) {
         r = take_signal_back_locked(pipe, &front);
     } else {
-        r = dragon_os_socket_peek(pipe->fd, SIGNAL_BYTE, &n, &front);
+        r = look_behind_signals(pipe, &front);
         if (r == 0 && front == DRAGON_OS_SOCKET_FD)
             r = take_signal_back_locked(pipe, &front);
     }

@@ -20,7 +20,7 @@ enum dragon_os_socket_outcome {
 enum dragon_os_socket_front {
     DRAGON_OS_SOCKET_NOTHING,
     DRAGON_OS_SOCKET_FOREIGN, /* other bytes */
-    DRAGON_OS_SOCKET_FD,      /* a byte that carries descriptors (SCM_RIGHTS) */
+    DRAGON_OS_SOCKET_FD,      /* bytes that carry descriptors (SCM_RIGHTS) */
     DRAGON_OS_SOCKET_END,     /* nothing, and nobody has the peer open */
 };
 
@@ -32,10 +32,15 @@ int dragon_os_socket_pair(int fds_out[2]);
 int dragon_os_socket_put(int fd, unsigned char byte);
 
 /* Look at what came from the peer. n_out: how many bytes of that value and without a
- * descriptor come first; front_out: what comes after them, as far as is known without
- * taking them away. 0; -errno. */
+ * descriptor come first; front_out: what comes after them. A look reaches no further than
+ * DRAGON_OS_SOCKET_LOOK bytes: if all of them are such, _NOTHING says nothing, until some
+ * have been skipped. (Of bytes that others send together with a descriptor, only the last
+ * is known to carry it; and every byte seems to, if somebody has set SO_PASSCRED.) 0;
+ * -errno. */
 int dragon_os_socket_peek(int fd, unsigned char byte, size_t *n_out,
                           enum dragon_os_socket_front *front_out);
+
+#define DRAGON_OS_SOCKET_LOOK 64
 
 /* Take n bytes away that were looked at. 0; -errno. */
 int dragon_os_socket_skip(int fd, size_t n);

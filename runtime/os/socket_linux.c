@@ -9,8 +9,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-/* So many bytes are looked at, and descriptors polled without an allocation. */
-#define N_PEEKED 64
+/* So many descriptors are polled without an allocation. */
 #define N_ON_STACK 64
 
 int dragon_os_socket_pair(int fds_out[2])
@@ -37,7 +36,7 @@ int dragon_os_socket_put(int fd, unsigned char byte)
 int dragon_os_socket_peek(int fd, unsigned char byte, size_t *n_out,
                           enum dragon_os_socket_front *front_out)
 {
-    unsigned char bytes[N_PEEKED];
+    unsigned char bytes[DRAGON_OS_SOCKET_LOOK];
     struct iovec part = {bytes, sizeof bytes};
     struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
     ssize_t n;
@@ -56,7 +55,9 @@ int dragon_os_socket_peek(int fd, unsigned char byte, size_t *n_out,
     }
     if (n < 0)
         return dragon_error_origin(-errno);
-    /* A look ends with the first byte that carries descriptors. */
+    /* A look passes over what was sent without descriptors, and ends within or behind the
+     * first send that carries some: of that the last byte is one, wherever it began. There is
+     * no room for them here, which the kernel calls truncated. */
     n_plain = (size_t)n - (header.msg_flags & MSG_CTRUNC ? 1 : 0);
     while (n_ours < n_plain && bytes[n_ours] == byte)
         n_ours++;
@@ -70,7 +71,7 @@ int dragon_os_socket_peek(int fd, unsigned char byte, size_t *n_out,
 
 int dragon_os_socket_skip(int fd, size_t n)
 {
-    unsigned char bytes[N_PEEKED];
+    unsigned char bytes[DRAGON_OS_SOCKET_LOOK];
     ssize_t taken;
 
     while (n > 0) {

@@ -335,6 +335,23 @@ PyDoc_STRVAR(
     "    OSError, BrokenPipeError, dragon.PoolFull: as send().\n\n"
     "Source: multiprocessing.connection.Connection.send_bytes.");
 
+/* The bytes of a buffer in a row. TypeError where they are not, as the standard library has
+ * it, or where flags ask for more than the object gives. */
+static int contiguous_view(PyObject *buf, int flags, Py_buffer *view_out, const char *needed)
+{
+    if (PyObject_GetBuffer(buf, view_out, flags | PyBUF_STRIDES) < 0) {
+        if (PyErr_ExceptionMatches(PyExc_BufferError))
+            PyErr_Format(PyExc_TypeError, "%s, not %.200s", needed, Py_TYPE(buf)->tp_name);
+        return -1;
+    }
+    if (PyBuffer_IsContiguous(view_out, 'C'))
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%s: the bytes of this %.200s do not lie in a row", needed,
+                 Py_TYPE(buf)->tp_name);
+    PyBuffer_Release(view_out);
+    return -1;
+}
+
 static PyObject *connection_send_bytes(struct dragon_py_connection *self, PyObject *const *args,
                                        Py_ssize_t n_args, PyObject *names)
 {
@@ -345,7 +362,7 @@ static PyObject *connection_send_bytes(struct dragon_py_connection *self, PyObje
 
     if (dragon_py_arguments("send_bytes", parameters, args, n_args, names, values) < 0 ||
         require_given("send_bytes", "buf", values[0]) < 0 || require_writable(self) < 0 ||
-        PyObject_GetBuffer(values[0], &view, PyBUF_C_CONTIGUOUS) < 0)
+        contiguous_view(values[0], 0, &view, "send_bytes() needs a C-contiguous buffer") < 0)
         return NULL;
     dragon_py_connection_enter(self);
     r = send_view(self, &view, values[1], or_none(values[2]));
@@ -560,7 +577,8 @@ static PyObject *connection_recv_bytes_into(struct dragon_py_connection *self,
     if (dragon_py_arguments("recv_bytes_into", parameters, args, n_args, names, values) < 0 ||
         require_given("recv_bytes_into", "buf", values[0]) < 0 || require_readable(self) < 0 ||
         integer_of(values[1], 0, &offset) < 0 ||
-        PyObject_GetBuffer(values[0], &view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) < 0)
+        contiguous_view(values[0], PyBUF_WRITABLE, &view,
+                        "recv_bytes_into() needs a writable, C-contiguous buffer") < 0)
         return NULL;
     if (offset < 0 || offset > view.len) {
         PyErr_SetString(PyExc_ValueError, offset < 0 ? "negative offset" : "offset too large");

@@ -86,6 +86,33 @@ static int look_at_all(struct wait_list *list)
     return 0;
 }
 
+/* KeyError where a descriptor is there twice, as the standard library's selectors have it. */
+static int require_different(const struct wait_list *list)
+{
+    uint8_t *seen;
+    int highest = 0, r = 0;
+
+    for (Py_ssize_t i = 0; i < list->n; i++)
+        highest = Py_MAX(highest, list->waited[i].fd);
+    seen = PyMem_Calloc((size_t)highest / 8 + 1, 1); /* a bit a descriptor */
+    if (!seen) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; r == 0 && i < list->n; i++) {
+        int fd = list->waited[i].fd, bit = 1 << fd % 8;
+
+        if (seen[fd / 8] & bit) {
+            PyErr_Format(PyExc_KeyError, "%R (FD %d) is already registered",
+                         PyList_GET_ITEM(list->objects, i), fd);
+            r = -1;
+        }
+        seen[fd / 8] = (uint8_t)(seen[fd / 8] | bit);
+    }
+    PyMem_Free(seen);
+    return r;
+}
+
 /* Threads that wait are inside of the connections. */
 static void for_connections(const struct wait_list *list,
                             void (*call)(struct dragon_py_connection *))
@@ -160,7 +187,7 @@ static PyObject *wait_with_list(struct dragon_py_state *state, struct wait_list 
 {
     PyObject *ready = NULL;
 
-    if (look_at_all(list) < 0)
+    if (look_at_all(list) < 0 || require_different(list) < 0)
         return NULL;
     for_connections(list, dragon_py_connection_enter);
     if (wait_until(state, list, deadline_ns) == 0)
@@ -173,8 +200,12 @@ PyDoc_STRVAR(
     wait_doc,
     "wait(object_list, timeout=None, /)\n--\n\n"
     "Wait at most timeout seconds until some of the objects are ready, and return those.\n\n"
-    "object_list: Connections, descriptors, and objects with fileno(). None, at once, if no\n"
-    "Connection is among them.\n\n"
+    "object_list: Connections, descriptors, and objects with fileno(), each once. None, at once,\n"
+    "if no Connection is among them.\n\n"
+    "Raises:\n"
+    "    KeyError: a descriptor is there twice.\n"
+    "    ValueError: an object is none of these.\n"
+    "    OSError: a connection is closed.\n\n"
     "Source: multiprocessing.connection.wait.");
 
 static PyObject *wait_for_any(PyObject *module, PyObject *const *args, Py_ssize_t n_args)

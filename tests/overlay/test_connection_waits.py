@@ -191,6 +191,16 @@ def test_a_plain_byte_in_the_place_of_a_descriptor_is_refused(pipe: Any) -> None
         reduction.recv_handle(there)
 
 
+def test_a_descriptor_comes_through_behind_the_bytes_of_many_messages(dragon: BaseContext) -> None:
+    here, there = dragon.Pipe()
+    for i in range(100):
+        here.fileno()  # the next message writes a byte of its own
+        here.send(i)
+    reduction.send_handle(here, 0, os.getpid())
+    os.close(reduction.recv_handle(there))
+    assert [there.recv() for _ in range(100)] == list(range(100))
+
+
 # ---- wait ---------------------------------------------------------------------------------------
 
 
@@ -222,6 +232,15 @@ def test_wait_tells_what_is_ready_of_a_mixture(ctx: BaseContext) -> None:
             pass  # the queue's descriptor is raised by a thread
     left.close()
     right.close()
+
+
+def test_wait_takes_each_descriptor_once(pipe: Any) -> None:
+    here, there = pipe
+    here.send(1)
+    for twice in ([there, there], [here, there, here], [there, there.fileno()]):
+        with pytest.raises(KeyError, match="already registered"):
+            connection.wait(twice, 0)
+    assert connection.wait([here, there], 0) == [there]
 
 
 def test_wait_wakes_for_another_process(ctx: BaseContext) -> None:

@@ -121,6 +121,33 @@ def test_buffers_of_larger_items_are_taken_as_bytes(pipe: Any) -> None:
     assert there.recv_bytes() == numbers.tobytes()[4:12]
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        memoryview(b"abcdef")[::2],
+        memoryview(b"abcdef")[::-1],
+        memoryview(b"abcdef").cast("H")[::2],
+        memoryview(b"abcdef").cast("B", [3, 2])[::2],
+    ],
+    ids=["strided", "backwards", "strided, of larger items", "strided rows"],
+)
+def test_a_buffer_whose_bytes_do_not_lie_in_a_row_is_refused(
+    ctx: BaseContext, view: memoryview
+) -> None:
+    here, there = ctx.Pipe()  # of its own: the standard library's has sent a header by then
+    with pytest.raises(TypeError):
+        here.send_bytes(view)
+
+
+def test_nothing_is_received_into_a_buffer_that_cannot_take_it(dragon: BaseContext) -> None:
+    here, there = dragon.Pipe()
+    here.send_bytes(b"abc")
+    for buffer in (memoryview(bytearray(8))[::2], b"........", "text"):
+        with pytest.raises(TypeError):
+            there.recv_bytes_into(buffer)
+    assert there.recv_bytes() == b"abc"  # where the standard library's is lost
+
+
 def test_a_message_is_received_into_a_buffer(pipe: Any) -> None:
     here, there = pipe
     buffer = bytearray(b"." * 8)

@@ -300,6 +300,30 @@ Test(pipe, a_descriptor_on_its_way_comes_through_between_messages)
     cr_assert_not(is_readable());
 }
 
+/* Each fileno() of a writing end has the next message write a byte of its own. */
+Test(pipe, exposing_finds_a_descriptor_behind_any_number_of_bytes)
+{
+    const unsigned ns[] = {1, 62, 63, 64, 65, 127, 128, 200};
+    bool had_descriptor;
+
+    for (size_t i = 0; i < sizeof ns / sizeof *ns; i++) {
+        if (i > 0) {
+            cr_assert_eq(close(reader->fd) | close(writer->fd), 0);
+            open_pipe();
+        }
+        for (unsigned n = 0; n < ns[i]; n++) {
+            cr_assert_eq(dragon_pipe_expect_foreign(writer), 0);
+            send_one(n);
+        }
+        send_descriptor(0);
+        cr_assert_eq(dragon_pipe_expose(reader), 0);
+        cr_assert_eq(receive_byte(&had_descriptor), 1, "behind %u bytes", ns[i]);
+        cr_assert(had_descriptor);
+        for (unsigned n = 0; n < ns[i]; n++)
+            expect(n);
+    }
+}
+
 Test(pipe, a_descriptor_on_its_way_outlives_a_wait)
 {
     bool had_descriptor;
