@@ -78,6 +78,15 @@ static PyObject *launch_child_options(PyObject *Py_UNUSED(self), PyObject *Py_UN
     return options;
 }
 
+PyDoc_STRVAR(seed_is_like_us_doc, "seed_is_like_us()\n--\n\n"
+                                  "Whether this process may still do what the seed may, and so be\n"
+                                  "served by it.");
+
+static PyObject *launch_seed_is_like_us(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(dragon_seed_is_like_us());
+}
+
 PyDoc_STRVAR(seed_doc, "seed()\n--\n\n"
                        "(the seed's socket, 0), or (-1, errno) if there is no seed.");
 
@@ -108,6 +117,7 @@ static PyObject *launch_set_title(PyObject *Py_UNUSED(self), PyObject *text)
 
 static PyMethodDef launch_methods[] = {
     {"seed", launch_seed, METH_NOARGS, seed_doc},
+    {"seed_is_like_us", launch_seed_is_like_us, METH_NOARGS, seed_is_like_us_doc},
     {"find", launch_find, METH_O, find_doc},
     {"child_options", launch_child_options, METH_NOARGS, child_options_doc},
     {"set_title", launch_set_title, METH_O, set_title_doc},

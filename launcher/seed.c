@@ -23,6 +23,7 @@
 #include "base/deadline.h"
 #include "os/fork.h"
 #include "os/os.h"
+#include "os/rights.h"
 #include "os/socket.h"
 
 #define LONGEST_END_NS (DRAGON_NS_PER_S / 5)
@@ -232,6 +233,18 @@ static bool receive_path(struct seed *seed)
     return true;
 }
 
+/* 0; -EPERM: the planter has given up rights that a sprout would have; -errno: nobody can tell. */
+static int check_planter(int32_t planter_pid)
+{
+    struct dragon_os_rights rights;
+    int r = dragon_os_rights(&rights);
+
+    if (r < 0)
+        return r;
+    r = dragon_os_check_rights(planter_pid, &rights);
+    return r > 0 ? -EPERM : r;
+}
+
 /* Returns true in sprouts. */
 static bool make_sprout(struct seed *seed, int order_fd, int *argc, char ***argv)
 {
@@ -239,7 +252,9 @@ static bool make_sprout(struct seed *seed, int order_fd, int *argc, char ***argv
     int r;
 
     reap(seed);
-    r = dragon_os_fork(&pid);
+    r = check_planter(seed->planter_pid);
+    if (r == 0)
+        r = dragon_os_fork(&pid);
     if (r == 0 && pid == 0) {
         r = sprout(seed_pid, seed->planter_pid, order_fd, argc, argv);
         if (r == 0)
@@ -337,4 +352,12 @@ int dragon_seed_socket(void)
 int dragon_seed_error(void)
 {
     return seed_error;
+}
+
+bool dragon_seed_is_like_us(void)
+{
+    struct dragon_os_rights rights;
+
+    return dragon_os_rights(&rights) < 0 ||
+           dragon_os_check_rights(planted_pid, &rights) != DRAGON_OS_OTHER_RIGHTS;
 }

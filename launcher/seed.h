@@ -24,6 +24,8 @@
  * errno by 4 bytes, or sees the end closed.
  */
 
+#include <stdbool.h>
+
 #define DRAGON_SEED_PACKET_BYTES 65536
 #define DRAGON_SEED_SPROUT_FD 3
 #define DRAGON_SEED_MAX_PATH_BYTES 1024
@@ -40,3 +42,8 @@ int dragon_seed_plant(int *argc, char ***argv);
 /* The seed's socket, -1 without a seed; and why there is none, -errno. */
 int dragon_seed_socket(void);
 int dragon_seed_error(void);
+
+/* False if this process is not allowed any more to do what the seed may. Then the seed refuses
+ * (-EPERM in the place of a sprout's answer): who has given up rights does not get them back here.
+ */
+bool dragon_seed_is_like_us(void);

@@ -23,6 +23,7 @@
 #include "os/fork.h"
 #include "os/os.h"
 #include "os/pages.h"
+#include "os/rights.h"
 
 static PyObject *os_error(int r)
 {
@@ -125,6 +126,37 @@ static PyObject *populate_pages(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
 }
 
 /* ---- what a spare does when it is asked for ---- */
+
+PyDoc_STRVAR(rights_doc, "rights()\n--\n\n"
+                         "What this process is allowed to do, for has_rights.\n\n"
+                         "Raises OSError.");
+
+static PyObject *rights(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    struct dragon_os_rights found;
+    int r = dragon_os_rights(&found);
+    return r < 0 ? os_error(r) : PyBytes_FromStringAndSize((const char *)&found, sizeof found);
+}
+
+PyDoc_STRVAR(has_rights_doc, "has_rights(pid, rights, /)\n--\n\n"
+                             "Whether the process is allowed to do now what rights() said.");
+
+static PyObject *has_rights(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    struct dragon_os_rights wanted;
+    const char *bytes;
+    Py_ssize_t size_bytes;
+    int pid;
+    if (!PyArg_ParseTuple(arguments, "iy#", &pid, &bytes, &size_bytes)) {
+        return NULL;
+    }
+    if (size_bytes != sizeof wanted) {
+        PyErr_SetString(PyExc_ValueError, "these are no rights");
+        return NULL;
+    }
+    memcpy(&wanted, bytes, sizeof wanted);
+    return PyBool_FromLong(dragon_os_check_rights(pid, &wanted) == 0);
+}
 
 PyDoc_STRVAR(release_doc, "release(middle_pid, /)\n--\n\n"
                           "Let the middle end. That takes it some time, in which the spare can\n"
@@ -303,6 +335,8 @@ PyMethodDef dragon_spare_methods[] = {
     {"populate_pages", populate_pages, METH_NOARGS, populate_pages_doc},
     {"die_with_parent", die_with_parent, METH_O, die_with_parent_doc},
     {"release", release, METH_O, release_doc},
+    {"rights", rights, METH_NOARGS, rights_doc},
+    {"has_rights", has_rights, METH_VARARGS, has_rights_doc},
     {"wait_for_adoption", wait_for_adoption, METH_VARARGS, wait_for_adoption_doc},
     {"join_node", join_node, METH_O, join_node_doc},
     {"set_blocked_signals", set_blocked_signals, METH_O, set_blocked_signals_doc},

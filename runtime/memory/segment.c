@@ -7,6 +7,17 @@
 
 #define SMALLEST_BYTES 4096
 
+/* 0; -EBADMSG: the file behind fd is another user's, who could change it at will. */
+static int require_own(int fd)
+{
+    struct dragon_os_file file;
+    int r = dragon_os_file_of(fd, &file);
+
+    if (r == 0 && !file.is_own)
+        r = dragon_error_origin(-EBADMSG);
+    return dragon_error_trace(r);
+}
+
 /* fd: consumed, also on failure. */
 static int map_segment(struct dragon_segment *segment, int fd)
 {
@@ -16,7 +27,7 @@ static int map_segment(struct dragon_segment *segment, int fd)
 
     fd = dragon_os_move_high(fd);
     r = dragon_os_file_of(fd, &file);
-    if (r == 0 && (!file.is_own || file.size_bytes < SMALLEST_BYTES))
+    if (r == 0 && file.size_bytes < SMALLEST_BYTES)
         r = dragon_error_origin(-EBADMSG);
     if (r == 0)
         r = dragon_os_map(fd, file.size_bytes, &base);
@@ -65,7 +76,12 @@ int dragon_segment_open_named(struct dragon_segment *segment, const char *name)
 
     if (r < 0)
         return dragon_error_trace(r);
-    return dragon_error_trace(dragon_segment_open_fd(segment, fd));
+    r = require_own(fd);
+    if (r < 0) {
+        dragon_os_close(fd);
+        return dragon_error_trace(r);
+    }
+    return dragon_error_trace(map_segment(segment, fd));
 }
 
 bool dragon_segment_has_name(const struct dragon_segment *segment, const char *name)

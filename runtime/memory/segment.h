@@ -24,9 +24,11 @@ int dragon_segment_create_anonymous(struct dragon_segment *segment, const char *
 int dragon_segment_create_named(struct dragon_segment *segment, const char *name,
                                 uint64_t size_bytes);
 
-/* Map an existing one. fd: consumed, also on failure. -EBADMSG: not a file of
- * this user, or shorter than a page. */
+/* Map an existing one. fd: consumed, also on failure; whoever gave it is trusted, and may have
+ * been another user when the file was made. -EBADMSG: no file, or shorter than a page. */
 int dragon_segment_open_fd(struct dragon_segment *segment, int fd);
+
+/* The same by name. -EBADMSG also if the file is another user's: names can be taken by anybody. */
 int dragon_segment_open_named(struct dragon_segment *segment, const char *name);
 
 /* True if the shared-memory file "/name" is the segment's. */

@@ -376,8 +376,13 @@ class _Spare:
         self._orders = orders
         self._middle = middle
 
-    def run(self, own: surroundings.Surroundings) -> dict[str, int]:
-        """Wait for an order and become the child; the arguments of its ``spawn_main``."""
+    def run(self, own: surroundings.Surroundings, rights: bytes) -> dict[str, int]:
+        """Wait for an order and become the child; the arguments of its ``spawn_main``.
+
+        Args:
+            own: how it is now.
+            rights: what it may do, and whoever orders must be allowed to do.
+        """
         if _PRELOAD in sys.modules:
             sys.modules[_PRELOAD].after_fork()
         if not is_readable(self._orders, 0):
@@ -386,6 +391,11 @@ class _Spare:
         if line is None:
             os._exit(0)
         try:
+            # A program that has become another user, or has shut itself in, must not get out by the
+            # help of processes made before: not by mistake, nor if it has been taken over since.
+            if not _dragon_launch.has_rights(_peer_of(self._orders), rights):
+                line.sendall(RECORD.pack(0, errno.EPERM))
+                os._exit(0)
             order, fds = receive(line)
             if not _can_be(order):
                 line.sendall(RECORD.pack(0, errno.ESTALE))
@@ -415,6 +425,7 @@ def _can_be(order: Order) -> bool:
 
 
 def _peer_of(line: socket.socket) -> int:
+    """The process that made the pair of sockets."""
     credentials = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     return int.from_bytes(credentials[:4], sys.byteorder)
 
@@ -443,10 +454,11 @@ class Serving:
         if program.main_path is not None:
             main_code.prepare(program.main_path)
         own, fixed = surroundings.read()
+        rights = _dragon_launch.rights()
         _be_ready_to_fork()
         orders.send(marshal.dumps(fixed))  # type: ignore[arg-type]
         server = _Server(orders, program).begin()
-        return {"spawn_main": spawn.spawn_main, **server.run().run(own)}
+        return {"spawn_main": spawn.spawn_main, **server.run().run(own, rights)}
 
     def __exit__(self, kind: object, value: BaseException | None, traceback: object) -> None:
         if isinstance(value, SystemExit) and isinstance(value.code, int | None):

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 MAX_FDS = 250
 
 #: A record of an answer: pid, errno. ESTALE: no child of this fork server could be as ordered.
+#: EPERM: the starter may not do any more what the fork server may.
 RECORD = struct.Struct("<ii")
 
 _HEADER = struct.Struct("<II")  # number of descriptors, bytes of the order

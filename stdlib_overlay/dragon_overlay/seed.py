@@ -220,6 +220,8 @@ class _Starter:
         Raises:
             UnavailableError: neither is possible.
         """
+        if self._seed is not None and not _dragon_launch.seed_is_like_us():
+            self.close_seed()  # it would refuse
         if self._seed is not None:
             try:
                 self.server = _ForkServer(self._seed)
@@ -536,7 +538,7 @@ def _receive_answer(line: socket.socket) -> int:
     if len(answer) < RECORD.size:
         raise lost
     pid, number = RECORD.unpack_from(answer)
-    if number == errno.ESTALE:
+    if number in (errno.ESTALE, errno.EPERM):
         raise _LostError
     if pid == 0:
         raise OSError(number, os.strerror(number))

@@ -151,9 +151,31 @@ static int use_as_nobody(void *argument)
     (void)argument;
     if (setuid(NOBODY) < 0)
         return 1;
-    if (dragon_segment_open_fd(&other, dup(kept.fd)) != -EBADMSG)
+    if (dragon_segment_open_fd(&other, dup(kept.fd)) != 0)
         return 2;
     return dragon_segment_commit(&kept, 0, 8192) == 0 ? 0 : 3;
+}
+
+static int open_name_of_nobody(void *argument)
+{
+    struct dragon_segment other;
+
+    (void)argument;
+    return dragon_segment_open_named(&other, name) == -EBADMSG ? 0 : 1;
+}
+
+Test(segment, a_name_that_another_user_has_taken_is_refused)
+{
+    char path[300];
+
+    if (geteuid() != 0)
+        cr_skip_test("only root can make another user's file");
+    cr_assert_eq(dragon_segment_create_named(&kept, name, SIZE_BYTES), 0);
+    snprintf(path, sizeof path, "/dev/shm%s", name);
+    cr_assert_eq(chown(path, NOBODY, NOBODY), 0);
+    cr_assert_eq(chmod(path, 0666), 0);
+    cr_assert_eq(child_result(child_start(open_name_of_nobody, NULL)), 0);
+    dragon_segment_close(&kept);
 }
 
 Test(segment, a_process_that_becomes_another_user_keeps_what_it_has_open)
