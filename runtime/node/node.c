@@ -19,7 +19,7 @@
 /* A copy says that it is there as soon as it runs. One that is held up for longer than this
  * may have no objects, if this process ends meanwhile. */
 #define AWAIT_COPY_NS (2 * DRAGON_NS_PER_S)
-#define SMALLEST_POOL_BYTES (UINT64_C(16) << 20)
+#define SMALLEST_POOL_BYTES (UINT64_C(1) << 20)
 
 /* At the root of a node's default pool. Written by the head before anybody
  * else can see the pool. */
