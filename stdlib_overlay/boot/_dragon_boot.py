@@ -156,10 +156,12 @@ def _share_temporary_directory(util: "ModuleType") -> None:
     install(util)
 
 
-def _attach_without_owning(shared_memory: "ModuleType") -> None:
+def _complete_shared_memory(shared_memory: "ModuleType") -> None:
+    from dragon_overlay import shm_room
     from dragon_overlay.shared_memory import install
 
     install(shared_memory)
+    shm_room.install(shared_memory)
 
 
 def _follow_context(sharedctypes: "ModuleType") -> None:
@@ -181,7 +183,7 @@ _COMPLETED = {
     "multiprocessing.context": _add_start_method,
     "multiprocessing.connection": _add_waiting,
     "multiprocessing.managers": _complete_managers,
-    "multiprocessing.shared_memory": _attach_without_owning,
+    "multiprocessing.shared_memory": _complete_shared_memory,
     "multiprocessing.sharedctypes": _follow_context,
     "multiprocessing.util": _share_temporary_directory,
     "concurrent.futures.process": _add_by_value,

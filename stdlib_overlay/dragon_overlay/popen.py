@@ -156,8 +156,12 @@ def _room_for_descriptors(n: int) -> Iterator[None]:
     """Have n descriptors free afterwards, or fail with EMFILE before anything has been done."""
     held: list[int] = []
     try:
-        for _ in range(n):
-            held.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+        try:
+            for _ in range(n):
+                held.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+        except OSError as error:
+            text = f"{error.strerror}: starting a process takes {n} and some for a moment"
+            raise OSError(error.errno, text) from None
         yield
     finally:
         for fd in held:

@@ -134,7 +134,7 @@ def test_buffers_of_larger_items_are_taken_as_bytes(pipe: Any) -> None:
 def test_a_buffer_whose_bytes_do_not_lie_in_a_row_is_refused(
     ctx: BaseContext, view: memoryview
 ) -> None:
-    here, there = ctx.Pipe()  # of its own: the standard library's has sent a header by then
+    here, _ = ctx.Pipe()  # of its own: the standard library's has sent a header by then
     with pytest.raises(TypeError):
         here.send_bytes(view)
 
