@@ -201,13 +201,9 @@ class Connection:
         """Send a part of buf as one message."""
 
 def connect(
-    first: Connection,
-    second: Connection,
-    pipes_of_first: tuple[Pipe | None, Pipe | None],
-    pipes_of_second: tuple[Pipe | None, Pipe | None],
-    /,
+    first: Connection, second: Connection, duplex: bool, max_messages: int, max_bytes: int, /
 ) -> None:
-    """Begin two new connections on two connected sockets: both, or none."""
+    """Begin two new connections as the ends of a Pipe: both, or none."""
 
 def wait(object_list: Any, timeout: float | None = None, /) -> list[Any] | None:
     """Return those of Connections, descriptors and objects with fileno() that are ready.

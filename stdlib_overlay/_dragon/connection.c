@@ -692,29 +692,23 @@ PyDoc_STRVAR(begin_doc, "_begin($self, incoming, outgoing, fd, /)\n--\n\n"
                         "Be an end of these Pipes (None: there is none in that direction), on the\n"
                         "socket fd, which becomes the connection's.");
 
-static int open_pipe(struct dragon_py_state *state, PyObject *given, int fd,
-                     struct dragon_py_pipe **place)
+static int open_pipe(struct dragon_py_pipe *pipe, int fd, struct dragon_py_pipe **place)
 {
-    if (given == Py_None)
+    if (!pipe)
         return 0;
-    if (!PyObject_TypeCheck(given, state->pipe_type)) {
-        PyErr_SetString(PyExc_TypeError, "not a Pipe");
-        return -1;
-    }
-    *place = (struct dragon_py_pipe *)Py_NewRef(given);
-    return dragon_py_pipe_open(*place, fd);
+    *place = (struct dragon_py_pipe *)Py_NewRef(pipe);
+    return dragon_py_pipe_open(pipe, fd);
 }
 
-/* -1 with an exception: fd stays the caller's. */
-static int begin(struct dragon_py_connection *self, struct dragon_py_state *state,
-                 PyObject *incoming, PyObject *outgoing, int fd)
+int dragon_py_connection_begin(struct dragon_py_connection *self, struct dragon_py_pipe *incoming,
+                               struct dragon_py_pipe *outgoing, int fd)
 {
     if (self->fd >= 0 || self->n_inside > 0 || fd < 0) {
         PyErr_SetString(PyExc_ValueError, "invalid handle");
         return -1;
     }
-    if (open_pipe(state, incoming, fd, &self->incoming) < 0 ||
-        open_pipe(state, outgoing, fd, &self->outgoing) < 0) {
+    if (open_pipe(incoming, fd, &self->incoming) < 0 ||
+        open_pipe(outgoing, fd, &self->outgoing) < 0) {
         Py_CLEAR(self->incoming);
         Py_CLEAR(self->outgoing);
         return -1;
@@ -726,14 +720,33 @@ static int begin(struct dragon_py_connection *self, struct dragon_py_state *stat
     return 0;
 }
 
+void dragon_py_connection_finish(struct dragon_py_connection *self)
+{
+    finish_close(self);
+}
+
+/* A Pipe, or NULL for None. */
+static int pipe_of(struct dragon_py_state *state, PyObject *given, struct dragon_py_pipe **pipe_out)
+{
+    if (given != Py_None && !PyObject_TypeCheck(given, state->pipe_type)) {
+        PyErr_SetString(PyExc_TypeError, "not a Pipe");
+        return -1;
+    }
+    *pipe_out = given == Py_None ? NULL : (struct dragon_py_pipe *)given;
+    return 0;
+}
+
 static PyObject *connection_begin(struct dragon_py_connection *self, PyObject *args)
 {
     struct dragon_py_state *state = state_of(self);
-    PyObject *incoming, *outgoing;
+    PyObject *given_incoming, *given_outgoing;
+    struct dragon_py_pipe *incoming, *outgoing;
     int fd;
 
-    if (!state || !PyArg_ParseTuple(args, "OOi:_begin", &incoming, &outgoing, &fd) ||
-        begin(self, state, incoming, outgoing, fd) < 0)
+    if (!state || !PyArg_ParseTuple(args, "OOi:_begin", &given_incoming, &given_outgoing, &fd) ||
+        pipe_of(state, given_incoming, &incoming) < 0 ||
+        pipe_of(state, given_outgoing, &outgoing) < 0 ||
+        dragon_py_connection_begin(self, incoming, outgoing, fd) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -862,53 +875,10 @@ static PyType_Spec connection_spec = {
     .slots = connection_slots,
 };
 
-PyDoc_STRVAR(connect_doc,
-             "connect(first, second, pipes_of_first, pipes_of_second, /)\n--\n\n"
-             "Begin two new connections on two connected sockets (AF_UNIX): both, or none.\n\n"
-             "pipes_of_...: (incoming, outgoing), as for Connection._begin().");
-
-/* In one piece: between two calls a signal handler may raise, and descriptors that nobody
- * has yet would stay open. */
-static PyObject *connect_two(PyObject *module, PyObject *args)
-{
-    struct dragon_py_state *state = dragon_py_state_of_module(module);
-    struct dragon_py_connection *first, *second;
-    PyObject *pipes[4];
-    int fds[2], r;
-
-    if (!PyArg_ParseTuple(args, "O!O!(OO)(OO):connect", state->connection_type, &first,
-                          state->connection_type, &second, &pipes[0], &pipes[1], &pipes[2],
-                          &pipes[3]))
-        return NULL;
-    r = dragon_os_socket_pair(fds);
-    if (r < 0) {
-        dragon_py_raise_errno(-r);
-        return NULL;
-    }
-    if (begin(first, state, pipes[0], pipes[1], fds[0]) < 0) {
-        dragon_os_close(fds[0]);
-        dragon_os_close(fds[1]);
-        return NULL;
-    }
-    if (begin(second, state, pipes[2], pipes[3], fds[1]) < 0) {
-        finish_close(first);
-        dragon_os_close(fds[1]);
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef connection_functions[] = {
-    {"connect", connect_two, METH_VARARGS, connect_doc},
-    {NULL, NULL, 0, NULL},
-};
-
 int dragon_py_connection_add(PyObject *module)
 {
     struct dragon_py_state *state = dragon_py_state_of_module(module);
 
     state->connection_type = dragon_py_add_type(module, &connection_spec, NULL);
-    if (!state->connection_type)
-        return -1;
-    return PyModule_AddFunctions(module, connection_functions);
+    return state->connection_type ? 0 : -1;
 }

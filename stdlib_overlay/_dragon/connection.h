@@ -21,6 +21,14 @@ struct dragon_py_connection {
     struct dragon_py_connection *next_closing;
 };
 
+/* Be an end of these pipes (NULL: there is none in that direction) on the socket fd, which becomes
+ * the connection's. -1 with an exception: fd stays the caller's. */
+int dragon_py_connection_begin(struct dragon_py_connection *self, struct dragon_py_pipe *incoming,
+                               struct dragon_py_pipe *outgoing, int fd);
+
+/* Undo that, before anybody has the connection. */
+void dragon_py_connection_finish(struct dragon_py_connection *self);
+
 /* A thread is in a method, or has left it: until then the descriptor stays open, and the
  * pipes stay in use. */
 void dragon_py_connection_enter(struct dragon_py_connection *self);

@@ -351,6 +351,7 @@ static int module_exec(PyObject *module)
         dragon_py_place_words_add,
         dragon_py_worker_loop_add,
         dragon_py_result_iterator_add,
+        dragon_py_connection_pair_add,
         note_forks,
     };
 

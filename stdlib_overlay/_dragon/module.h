@@ -89,6 +89,7 @@ int dragon_py_connection_wait_add(PyObject *module);
 int dragon_py_place_words_add(PyObject *module);
 int dragon_py_worker_loop_add(PyObject *module);
 int dragon_py_result_iterator_add(PyObject *module);
+int dragon_py_connection_pair_add(PyObject *module);
 
 /* queue.Full and queue.Empty. Borrowed, or NULL with an exception. */
 PyObject *dragon_py_queue_full(struct dragon_py_state *state);

@@ -1,5 +1,7 @@
 #include "pipe.h"
 
+#include "channel_object.h"
+
 #include "channel/fini.h"
 #include "memory/pool.h"
 #include "node/node.h"
@@ -38,6 +40,40 @@ int dragon_py_pipe_holder(struct dragon_py_pipe *self, const char *what, uint32_
     return r;
 }
 
+static const struct dragon_py_channel_kind pipe_kind = {
+    .name = "Pipe",
+    .kind = DRAGON_PIPE_KIND,
+    .state_bytes = sizeof(struct dragon_pipe_shared),
+    .init = dragon_pipe_init,
+};
+
+static struct dragon_py_pipe *allocate(struct dragon_py_state *state)
+{
+    return (struct dragon_py_pipe *)state->pipe_type->tp_alloc(state->pipe_type, 0);
+}
+
+struct dragon_py_pipe *dragon_py_pipe_new(struct dragon_py_state *state,
+                                          const struct dragon_channel_options *options)
+{
+    struct dragon_py_pipe *self = allocate(state);
+
+    if (self && dragon_py_channel_object_create(&self->base, &pipe_kind, options) < 0)
+        Py_CLEAR(self);
+    return self;
+}
+
+struct dragon_py_pipe *dragon_py_pipe_view(const struct dragon_py_pipe *other)
+{
+    const struct dragon_object *object = &other->base.object;
+    struct dragon_py_pipe *self = allocate(dragon_py_state_of(Py_TYPE(other)));
+
+    if (self && dragon_py_object_attach_in(&self->base, object->pool, object->holder,
+                                           &object->handle, pipe_kind.kind, pipe_kind.state_bytes,
+                                           dragon_fini, pipe_kind.name) < 0)
+        Py_CLEAR(self);
+    return self;
+}
+
 PyDoc_STRVAR(create_doc, "_create($self, max_messages, max_bytes, /)\n--\n\n"
                          "Make a new pipe, in which so much may be on its way.");
 
@@ -45,24 +81,12 @@ static PyObject *pipe_create(struct dragon_py_pipe *self, PyObject *args)
 {
     struct dragon_channel_options options;
     unsigned long long max_messages, max_bytes;
-    int r;
 
     if (!PyArg_ParseTuple(args, "KK:_create", &max_messages, &max_bytes))
         return NULL;
-    if (dragon_py_object_create(&self->base, DRAGON_PIPE_KIND, sizeof(struct dragon_pipe_shared),
-                                dragon_fini, "Pipe") < 0)
+    options = (struct dragon_channel_options){max_messages, max_bytes};
+    if (dragon_py_channel_object_create(&self->base, &pipe_kind, &options) < 0)
         return NULL;
-    options.max_messages = max_messages;
-    options.max_bytes = max_bytes;
-    r = dragon_pipe_init(&self->base.object, &options);
-    if (r == DRAGON_POOL_FULL)
-        dragon_py_raise_pool_full(state_of(self), self->base.object.pool, 0, "Pipe");
-    else if (r < 0)
-        dragon_py_raise(state_of(self), r, "Pipe");
-    if (r != 0) {
-        dragon_py_object_release(&self->base);
-        return NULL;
-    }
     Py_RETURN_NONE;
 }
 
@@ -71,8 +95,7 @@ PyDoc_STRVAR(attach_doc,
 
 static PyObject *pipe_attach(struct dragon_py_pipe *self, PyObject *exported)
 {
-    if (dragon_py_object_attach(&self->base, exported, DRAGON_PIPE_KIND,
-                                sizeof(struct dragon_pipe_shared), dragon_fini, "Pipe") < 0)
+    if (dragon_py_channel_object_attach(&self->base, &pipe_kind, exported) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

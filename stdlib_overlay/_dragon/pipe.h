@@ -15,6 +15,12 @@ struct dragon_py_pipe {
     struct dragon_pipe pipe; /* open once a connection has it */
 };
 
+/* A new pipe, or another view of one in this process, each for one connection. A strong
+ * reference, or NULL with an exception: PoolFull, OSError. */
+struct dragon_py_pipe *dragon_py_pipe_new(struct dragon_py_state *state,
+                                          const struct dragon_channel_options *options);
+struct dragon_py_pipe *dragon_py_pipe_view(const struct dragon_py_pipe *other);
+
 /* Let a connection use it, on its socket. -1 with an exception. */
 int dragon_py_pipe_open(struct dragon_py_pipe *self, int fd);
 

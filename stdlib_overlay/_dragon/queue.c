@@ -7,14 +7,13 @@
  * Blocking: some looks while the GIL is held, then the runtime's wait without
  * it. Signal handlers run during a wait, and the wait goes on to its deadline.
  */
+#include "channel_object.h"
 #include "codec.h"
-#include "object.h"
 #include "pollable.h"
 #include "wait.h"
 
 #include "base/deadline.h"
 #include "channel/channel.h"
-#include "channel/fini.h"
 #include "memory/pool.h"
 #include "node/node.h"
 
@@ -158,6 +157,13 @@ static int open_channel(struct queue *self)
     return r;
 }
 
+static const struct dragon_py_channel_kind queue_kind = {
+    .name = "Queue",
+    .kind = DRAGON_CHANNEL_KIND,
+    .state_bytes = sizeof(struct dragon_channel_shared),
+    .init = dragon_channel_init,
+};
+
 PyDoc_STRVAR(create_doc, "_create(max_messages, max_bytes, /)\n--\n\n"
                          "Make a new queue. 0: no limit.");
 
@@ -165,28 +171,16 @@ static PyObject *queue_create(struct queue *self, PyObject *args)
 {
     struct dragon_channel_options options;
     unsigned long long max_messages, max_bytes;
-    int r;
 
     if (!PyArg_ParseTuple(args, "KK:_create", &max_messages, &max_bytes))
         return NULL;
-    dragon_py_poller_close(&self->poller);
-    if (dragon_py_object_create(&self->base, DRAGON_CHANNEL_KIND,
-                                sizeof(struct dragon_channel_shared), dragon_fini, "Queue") < 0)
-        return NULL;
     options.max_messages = max_messages ? max_messages : DRAGON_CHANNEL_UNBOUNDED;
     options.max_bytes = max_bytes ? max_bytes : DRAGON_CHANNEL_UNBOUNDED;
-    r = dragon_channel_init(&self->base.object, &options);
-    if (r != 0) {
-        if (r == DRAGON_POOL_FULL)
-            dragon_py_raise_pool_full(state_of(self), self->base.object.pool, 0, "Queue");
-        else
-            dragon_py_raise(state_of(self), r, "Queue");
-        dragon_py_object_release(&self->base);
+    dragon_py_poller_close(&self->poller);
+    if (dragon_py_channel_object_create(&self->base, &queue_kind, &options) < 0 ||
+        open_channel(self) < 0)
         return NULL;
-    }
     self->is_closed = false;
-    if (open_channel(self) < 0)
-        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -195,8 +189,7 @@ PyDoc_STRVAR(attach_doc, "_attach(state, /)\n--\n\nUse the queue that _export() 
 static PyObject *queue_attach(struct queue *self, PyObject *exported)
 {
     dragon_py_poller_close(&self->poller);
-    if (dragon_py_object_attach(&self->base, exported, DRAGON_CHANNEL_KIND,
-                                sizeof(struct dragon_channel_shared), dragon_fini, "Queue") < 0 ||
+    if (dragon_py_channel_object_attach(&self->base, &queue_kind, exported) < 0 ||
         open_channel(self) < 0)
         return NULL;
     self->is_closed = false;

@@ -95,10 +95,8 @@ def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:
         OSError: the process has no descriptors left.
         dragon.PoolFull: the pool has no room for it.
     """
-    there = new_pipe()
-    back = new_pipe() if duplex else None
     ends = Connection.__new__(Connection), Connection.__new__(Connection)
-    _dragon.connect(*ends, (there, back), (_view(back), _view(there)))
+    _dragon.connect(*ends, duplex, _MAX_MESSAGES, _MAX_BYTES)
     return ends
 
 
@@ -111,10 +109,6 @@ def new_pipe() -> _dragon.Pipe:
     pipe = _dragon.Pipe()
     pipe._create(_MAX_MESSAGES, _MAX_BYTES)
     return pipe
-
-
-def _view(pipe: _dragon.Pipe | None) -> _dragon.Pipe | None:
-    return None if pipe is None else attached(pipe._export(False))
 
 
 def attached(name: bytes) -> _dragon.Pipe:
