@@ -1,5 +1,7 @@
 #include "arguments.h"
 
+#include "base/deadline.h"
+
 static Py_ssize_t index_of_name(const char *const *names, PyObject *name)
 {
     for (Py_ssize_t i = 0; names[i]; i++)
@@ -16,9 +18,9 @@ int dragon_py_arguments(const char *function, const char *const *names, PyObject
 
     while (names[n_names])
         n_names++;
-    if (n_args + n_keywords > n_names) {
+    if (n_args > n_names) {
         PyErr_Format(PyExc_TypeError, "%s() takes at most %zd argument%s (%zd given)", function,
-                     n_names, n_names == 1 ? "" : "s", n_args + n_keywords);
+                     n_names, n_names == 1 ? "" : "s", n_args);
         return -1;
     }
     for (Py_ssize_t i = 0; i < n_args; i++)
@@ -29,12 +31,34 @@ int dragon_py_arguments(const char *function, const char *const *names, PyObject
 
         if (at < 0 || at < n_args) {
             PyErr_Format(PyExc_TypeError,
-                         at < 0 ? "'%U' is an invalid keyword argument for %s()"
-                                : "argument '%U' of %s() given by name and position",
-                         name, function);
+                         at < 0 ? "%s() got an unexpected keyword argument '%U'"
+                                : "%s() got multiple values for argument '%U'",
+                         function, name);
             return -1;
         }
         values[at] = args[n_args + i];
     }
     return 0;
+}
+
+int dragon_py_require_argument(const char *function, const char *name, const PyObject *value)
+{
+    if (value)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%s() missing 1 required positional argument: '%s'", function,
+                 name);
+    return -1;
+}
+
+int dragon_py_deadline_of_wait(PyObject *block, PyObject *timeout, int64_t *deadline_ns_out)
+{
+    int blocks = !block || block == Py_True ? 1 : PyObject_IsTrue(block);
+
+    if (blocks < 0)
+        return -1;
+    if (!blocks) {
+        *deadline_ns_out = DRAGON_AT_ONCE;
+        return 0;
+    }
+    return dragon_py_deadline(timeout ? timeout : Py_None, deadline_ns_out);
 }

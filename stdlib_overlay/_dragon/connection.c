@@ -180,15 +180,6 @@ static int raise_result(struct dragon_py_connection *self, struct dragon_py_pipe
     }
 }
 
-static int require_given(const char *method, const char *parameter, const PyObject *value)
-{
-    if (value)
-        return 0;
-    PyErr_Format(PyExc_TypeError, "%s() missing 1 required positional argument: '%s'", method,
-                 parameter);
-    return -1;
-}
-
 static struct dragon_py_transfer transfer_of(struct dragon_py_connection *self,
                                              const struct dragon_py_pipe *pipe, uint32_t holder,
                                              const char *what)
@@ -256,7 +247,7 @@ static PyObject *connection_send(struct dragon_py_connection *self, PyObject *co
     int r;
 
     if (dragon_py_arguments("send", parameters, args, n_args, names, values) < 0 ||
-        require_given("send", "obj", values[0]) < 0 || require_writable(self) < 0)
+        dragon_py_require_argument("send", "obj", values[0]) < 0 || require_writable(self) < 0)
         return NULL;
     dragon_py_connection_enter(self);
     r = send_object(self, values[0]);
@@ -361,7 +352,8 @@ static PyObject *connection_send_bytes(struct dragon_py_connection *self, PyObje
     int r;
 
     if (dragon_py_arguments("send_bytes", parameters, args, n_args, names, values) < 0 ||
-        require_given("send_bytes", "buf", values[0]) < 0 || require_writable(self) < 0 ||
+        dragon_py_require_argument("send_bytes", "buf", values[0]) < 0 ||
+        require_writable(self) < 0 ||
         contiguous_view(values[0], 0, &view, "send_bytes() needs a C-contiguous buffer") < 0)
         return NULL;
     dragon_py_connection_enter(self);
@@ -575,8 +567,8 @@ static PyObject *connection_recv_bytes_into(struct dragon_py_connection *self,
     Py_buffer view;
 
     if (dragon_py_arguments("recv_bytes_into", parameters, args, n_args, names, values) < 0 ||
-        require_given("recv_bytes_into", "buf", values[0]) < 0 || require_readable(self) < 0 ||
-        integer_of(values[1], 0, &offset) < 0 ||
+        dragon_py_require_argument("recv_bytes_into", "buf", values[0]) < 0 ||
+        require_readable(self) < 0 || integer_of(values[1], 0, &offset) < 0 ||
         contiguous_view(values[0], PyBUF_WRITABLE, &view,
                         "recv_bytes_into() needs a writable, C-contiguous buffer") < 0)
         return NULL;

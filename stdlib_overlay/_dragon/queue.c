@@ -7,6 +7,7 @@
  * Blocking: some looks while the GIL is held, then the runtime's wait without
  * it. Signal handlers run during a wait, and the wait goes on to its deadline.
  */
+#include "arguments.h"
 #include "channel_object.h"
 #include "codec.h"
 #include "pollable.h"
@@ -21,93 +22,16 @@
 
 #define LOOKS_WITH_GIL 20
 
+/* The most that a method here has. */
+#define N_PARAMETERS 3
+
 struct queue {
     struct dragon_py_object base;
+    struct dragon_py_state *state; /* once it is open: looking it up shows in a put */
     struct dragon_channel channel;
     struct dragon_poller *poller; /* NULL until a descriptor is asked for */
     bool is_closed;
 };
-
-/* ---- arguments ---- */
-
-/* ([obj,] [block=True, timeout=None]), as put and get take them. */
-struct arguments {
-    PyObject *object;
-    PyObject *block;
-    PyObject *timeout;
-};
-
-/* Which of them a method has. */
-struct signature {
-    const char *method;
-    bool has_object;
-    bool has_wait;
-};
-
-static int take_argument(PyObject **place, PyObject *value, const char *method, const char *name)
-{
-    if (*place) {
-        PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%s'", method, name);
-        return -1;
-    }
-    *place = value;
-    return 0;
-}
-
-static int take_keyword(struct arguments *a, const struct signature *signature, PyObject *name,
-                        PyObject *value)
-{
-    if (signature->has_object && PyUnicode_CompareWithASCIIString(name, "obj") == 0)
-        return take_argument(&a->object, value, signature->method, "obj");
-    if (signature->has_wait && PyUnicode_CompareWithASCIIString(name, "block") == 0)
-        return take_argument(&a->block, value, signature->method, "block");
-    if (signature->has_wait && PyUnicode_CompareWithASCIIString(name, "timeout") == 0)
-        return take_argument(&a->timeout, value, signature->method, "timeout");
-    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", signature->method,
-                 name);
-    return -1;
-}
-
-static int parse(PyObject *const *args, Py_ssize_t n_args, PyObject *names,
-                 const struct signature *signature, struct arguments *a)
-{
-    Py_ssize_t at = 0, n_names = names ? PyTuple_GET_SIZE(names) : 0;
-
-    *a = (struct arguments){NULL, NULL, NULL};
-    if (signature->has_object && at < n_args)
-        a->object = args[at++];
-    if (signature->has_wait && at < n_args)
-        a->block = args[at++];
-    if (signature->has_wait && at < n_args)
-        a->timeout = args[at++];
-    if (at < n_args) {
-        PyErr_Format(PyExc_TypeError, "%s() takes at most %zd arguments (%zd given)",
-                     signature->method, at, n_args);
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < n_names; i++)
-        if (take_keyword(a, signature, PyTuple_GET_ITEM(names, i), args[n_args + i]) < 0)
-            return -1;
-    if (signature->has_object && !a->object) {
-        PyErr_Format(PyExc_TypeError, "%s() missing 1 required positional argument: 'obj'",
-                     signature->method);
-        return -1;
-    }
-    return 0;
-}
-
-static int deadline_of(const struct arguments *a, int64_t *deadline_ns_out)
-{
-    int block = !a->block || a->block == Py_True ? 1 : PyObject_IsTrue(a->block);
-
-    if (block < 0)
-        return -1;
-    if (!block) {
-        *deadline_ns_out = DRAGON_AT_ONCE;
-        return 0;
-    }
-    return dragon_py_deadline(a->timeout ? a->timeout : Py_None, deadline_ns_out);
-}
 
 /* ---- state ---- */
 
@@ -152,8 +76,9 @@ static int open_channel(struct queue *self)
 {
     int r = dragon_channel_open(&self->channel, &self->base.object);
 
+    self->state = state_of(self);
     if (r < 0)
-        dragon_py_raise(state_of(self), r, "Queue");
+        dragon_py_raise(self->state, r, "Queue");
     return r;
 }
 
@@ -235,9 +160,9 @@ static int send_message(struct queue *self, const struct dragon_message *message
     }
     dragon_py_poller_update(self->poller);
     if (r == DRAGON_CHANNEL_POOL_FULL)
-        dragon_py_raise_pool_full(state_of(self), self->base.object.pool, 0, "put");
+        dragon_py_raise_pool_full(self->state, self->base.object.pool, 0, "put");
     else if (r < 0 && !PyErr_Occurred())
-        dragon_py_raise(state_of(self), r, "put");
+        dragon_py_raise(self->state, r, "put");
     return r == 0 || r == DRAGON_CHANNEL_FULL ? r : -1;
 }
 
@@ -272,7 +197,7 @@ static PyObject *report_pickling_failure(struct queue *self, PyObject *object)
 static int put_object(struct queue *self, PyObject *object, int64_t deadline_ns,
                       bool *pickling_failed_out)
 {
-    struct dragon_py_transfer t = {state_of(self), self->base.object.pool, 0, "put"};
+    struct dragon_py_transfer t = {self->state, self->base.object.pool, 0, "put"};
     struct dragon_message message;
     int r;
 
@@ -287,14 +212,13 @@ static int put_object(struct queue *self, PyObject *object, int64_t deadline_ns,
 
 static PyObject *put_until(struct queue *self, PyObject *object, int64_t deadline_ns)
 {
-    struct dragon_py_state *state = state_of(self);
     bool pickling_failed = false;
     int r = put_object(self, object, deadline_ns, &pickling_failed);
 
     if (pickling_failed)
         return report_pickling_failure(self, object);
-    if (r == DRAGON_CHANNEL_FULL && dragon_py_queue_full(state))
-        PyErr_SetNone(state->queue_full);
+    if (r == DRAGON_CHANNEL_FULL && dragon_py_queue_full(self->state))
+        PyErr_SetNone(self->state->queue_full);
     if (r != 0)
         return NULL;
     Py_RETURN_NONE;
@@ -316,14 +240,16 @@ PyDoc_STRVAR(put_doc,
 static PyObject *queue_put(struct queue *self, PyObject *const *args, Py_ssize_t n_args,
                            PyObject *names)
 {
-    static const struct signature signature = {"put", true, true};
-    struct arguments a;
+    static const char *const parameters[] = {"obj", "block", "timeout", NULL};
+    PyObject *values[N_PARAMETERS] = {NULL};
     int64_t deadline_ns;
 
-    if (require_open(self, false) < 0 || parse(args, n_args, names, &signature, &a) < 0 ||
-        deadline_of(&a, &deadline_ns) < 0)
+    if (require_open(self, false) < 0 ||
+        dragon_py_arguments("put", parameters, args, n_args, names, values) < 0 ||
+        dragon_py_require_argument("put", "obj", values[0]) < 0 ||
+        dragon_py_deadline_of_wait(values[1], values[2], &deadline_ns) < 0)
         return NULL;
-    return put_until(self, a.object, deadline_ns);
+    return put_until(self, values[0], deadline_ns);
 }
 
 PyDoc_STRVAR(put_nowait_doc, "put_nowait($self, /, obj)\n--\n\nput(obj, block=False).");
@@ -331,12 +257,14 @@ PyDoc_STRVAR(put_nowait_doc, "put_nowait($self, /, obj)\n--\n\nput(obj, block=Fa
 static PyObject *queue_put_nowait(struct queue *self, PyObject *const *args, Py_ssize_t n_args,
                                   PyObject *names)
 {
-    static const struct signature signature = {"put_nowait", true, false};
-    struct arguments a;
+    static const char *const parameters[] = {"obj", NULL};
+    PyObject *values[N_PARAMETERS] = {NULL};
 
-    if (require_open(self, false) < 0 || parse(args, n_args, names, &signature, &a) < 0)
+    if (require_open(self, false) < 0 ||
+        dragon_py_arguments("put_nowait", parameters, args, n_args, names, values) < 0 ||
+        dragon_py_require_argument("put_nowait", "obj", values[0]) < 0)
         return NULL;
-    return put_until(self, a.object, DRAGON_AT_ONCE);
+    return put_until(self, values[0], DRAGON_AT_ONCE);
 }
 
 /* ---- get ---- */
@@ -369,13 +297,13 @@ static int receive_message(struct queue *self, struct dragon_message *message_ou
     }
     dragon_py_poller_update(self->poller);
     if (r < 0 && !PyErr_Occurred())
-        dragon_py_raise(state_of(self), r, "get");
+        dragon_py_raise(self->state, r, "get");
     return r == 0 || r == DRAGON_CHANNEL_EMPTY ? r : -1;
 }
 
 static PyObject *get_until(struct queue *self, int64_t deadline_ns)
 {
-    struct dragon_py_transfer t = {state_of(self), self->base.object.pool, 0, "get"};
+    struct dragon_py_transfer t = {self->state, self->base.object.pool, 0, "get"};
     struct dragon_message message;
     int r = receive_message(self, &message, &t.holder, deadline_ns);
 
@@ -400,12 +328,13 @@ PyDoc_STRVAR(get_doc,
 static PyObject *queue_get(struct queue *self, PyObject *const *args, Py_ssize_t n_args,
                            PyObject *names)
 {
-    static const struct signature signature = {"get", false, true};
-    struct arguments a;
+    static const char *const parameters[] = {"block", "timeout", NULL};
+    PyObject *values[N_PARAMETERS] = {NULL};
     int64_t deadline_ns;
 
-    if (require_open(self, false) < 0 || parse(args, n_args, names, &signature, &a) < 0 ||
-        deadline_of(&a, &deadline_ns) < 0)
+    if (require_open(self, false) < 0 ||
+        dragon_py_arguments("get", parameters, args, n_args, names, values) < 0 ||
+        dragon_py_deadline_of_wait(values[0], values[1], &deadline_ns) < 0)
         return NULL;
     return get_until(self, deadline_ns);
 }
@@ -471,7 +400,7 @@ static PyObject *queue_poll(struct queue *self, PyObject *timeout)
     if (r < 0 && PyErr_Occurred())
         return NULL;
     if (r < 0)
-        return dragon_py_raise(state_of(self), r, "poll");
+        return dragon_py_raise(self->state, r, "poll");
     return PyBool_FromLong(r == 0);
 }
 
@@ -486,7 +415,7 @@ static PyObject *queue_fileno(struct queue *self, PyObject *Py_UNUSED(unused))
 {
     int fd = require_open(self, true) < 0
                  ? -1
-                 : dragon_py_poller_fd(state_of(self), &self->poller, &self->channel);
+                 : dragon_py_poller_fd(self->state, &self->poller, &self->channel);
 
     return fd < 0 ? NULL : PyLong_FromLong(fd);
 }
@@ -526,7 +455,7 @@ static PyObject *queue_join(struct queue *self, PyObject *Py_UNUSED(unused))
     if (r < 0 && PyErr_Occurred())
         return NULL;
     if (r < 0)
-        return dragon_py_raise(state_of(self), r, "join");
+        return dragon_py_raise(self->state, r, "join");
     Py_RETURN_NONE;
 }
 
@@ -558,12 +487,14 @@ PyDoc_STRVAR(simple_put_doc, "put($self, /, obj)\n--\n\n"
 static PyObject *simple_put(struct queue *self, PyObject *const *args, Py_ssize_t n_args,
                             PyObject *names)
 {
-    static const struct signature signature = {"put", true, false};
-    struct arguments a;
+    static const char *const parameters[] = {"obj", NULL};
+    PyObject *values[N_PARAMETERS] = {NULL};
     bool pickling_failed;
 
-    if (require_open(self, true) < 0 || parse(args, n_args, names, &signature, &a) < 0 ||
-        put_object(self, a.object, DRAGON_FOREVER, &pickling_failed) != 0)
+    if (require_open(self, true) < 0 ||
+        dragon_py_arguments("put", parameters, args, n_args, names, values) < 0 ||
+        dragon_py_require_argument("put", "obj", values[0]) < 0 ||
+        put_object(self, values[0], DRAGON_FOREVER, &pickling_failed) != 0)
         return NULL;
     Py_RETURN_NONE;
 }
