@@ -4,7 +4,7 @@ A built-in module of the `dragon` executable, and an extension module for plain 
 process has no node: only the types of named pools work, what needs a node raises RuntimeError.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, TypedDict, final
 
@@ -124,6 +124,14 @@ class Queue(Object):
     def get_nowait(self) -> Any:
         """Take the oldest object if there is one. Raises as get."""
 
+    def put_many(
+        self, objs: Iterable[Any], block: bool = True, timeout: float | None = None
+    ) -> int:
+        """Put objects; return how many: fewer than all if there was no more room. Raises as put."""
+
+    def get_many(self, n: int, block: bool = True, timeout: float | None = None) -> list[Any]:
+        """Wait for one object, and take what is there, at most n; none at the end of the time."""
+
     def qsize(self) -> int:
         """Return the number of objects, at this moment."""
 
@@ -238,6 +246,12 @@ class SimpleQueue(Object):
 
     def get(self) -> Any:
         """Take the oldest object, waiting for one. OSError once closed."""
+
+    def put_many(self, objs: Iterable[Any], /) -> int:
+        """Put objects, waiting for room; return how many: all."""
+
+    def get_many(self, n: int, /) -> list[Any]:
+        """Wait for one object, and take what is there, at most n."""
 
     def empty(self) -> bool:
         """Return whether there is none, at this moment. OSError once closed."""

@@ -348,6 +348,146 @@ static PyObject *queue_get_nowait(struct queue *self, PyObject *Py_UNUSED(unused
     return get_until(self, DRAGON_AT_ONCE);
 }
 
+/* ---- many at once ---- */
+
+/* How many of the objects were put, or reported: fewer than all if no more had room. -1 with an
+ * exception. */
+static Py_ssize_t put_all(struct queue *self, PyObject *objects, int64_t deadline_ns, bool reports)
+{
+    Py_ssize_t n = PyList_GET_SIZE(objects), i;
+
+    for (i = 0; i < n; i++) {
+        PyObject *object = PyList_GET_ITEM(objects, i), *reported;
+        bool pickling_failed = false;
+        int r = put_object(self, object, deadline_ns, &pickling_failed);
+
+        if (r == DRAGON_CHANNEL_FULL)
+            break;
+        if (r < 0 && !(pickling_failed && reports))
+            return -1;
+        if (r < 0) {
+            reported = report_pickling_failure(self, object);
+            if (!reported)
+                return -1;
+            Py_DECREF(reported);
+        }
+    }
+    return i;
+}
+
+static PyObject *put_many(struct queue *self, PyObject *iterable, int64_t deadline_ns, bool reports)
+{
+    PyObject *objects = PySequence_List(iterable); /* pickling may change the program's */
+    Py_ssize_t n = objects ? put_all(self, objects, deadline_ns, reports) : -1;
+
+    Py_XDECREF(objects);
+    return n < 0 ? NULL : PyLong_FromSsize_t(n);
+}
+
+PyDoc_STRVAR(put_many_doc,
+             "put_many($self, /, objs, block=True, timeout=None)\n--\n\n"
+             "Put each object of an iterable, in its order; return how many were put.\n\n"
+             "As so many calls of put, but where that raises queue.Full this returns: the objects\n"
+             "from that number on are not in the queue. Objects of other processes may come in\n"
+             "between. timeout: seconds for all of them. Any thread, any process.\n\n"
+             "Raises:\n"
+             "    ValueError, dragon.PoolFull: as put; the objects before are in the queue.\n\n"
+             "An object that cannot be pickled is reported as by put, and counts.");
+
+static PyObject *queue_put_many(struct queue *self, PyObject *const *args, Py_ssize_t n_args,
+                                PyObject *names)
+{
+    static const char *const parameters[] = {"objs", "block", "timeout", NULL};
+    PyObject *values[N_PARAMETERS] = {NULL};
+    int64_t deadline_ns;
+
+    if (require_open(self, false) < 0 ||
+        dragon_py_arguments("put_many", parameters, args, n_args, names, values) < 0 ||
+        dragon_py_require_argument("put_many", "objs", values[0]) < 0 ||
+        dragon_py_deadline_of_wait(values[1], values[2], &deadline_ns) < 0)
+        return NULL;
+    return put_many(self, values[0], deadline_ns, true);
+}
+
+/* An exception is set, by an object that could not be unpickled after others: hand these on. */
+static void keep_taken(PyObject *taken)
+{
+    PyObject *type, *error, *traceback;
+
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (error && PyObject_SetAttrString(error, "taken", taken) < 0)
+        PyErr_Clear(); /* it takes no attributes */
+    PyErr_Restore(type, error, traceback);
+}
+
+/* Objects into the list: of the first, wait for a message; of others, take what is there. -1
+ * with an exception. */
+static int take_some(struct queue *self, Py_ssize_t n, int64_t deadline_ns, PyObject *taken)
+{
+    struct dragon_py_transfer t = {self->state, self->base.object.pool, 0, "get_many"};
+    struct dragon_message message;
+
+    for (Py_ssize_t i = 0; i < n; i++) {
+        int r = receive_message(self, &message, &t.holder, i == 0 ? deadline_ns : DRAGON_AT_ONCE);
+        PyObject *object = r == 0 ? dragon_py_decode(&t, &message) : NULL;
+
+        if (r == DRAGON_CHANNEL_EMPTY)
+            return 0;
+        if (!object)
+            return -1;
+        r = PyList_Append(taken, object);
+        Py_DECREF(object);
+        if (r < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static PyObject *get_many(struct queue *self, PyObject *number, int64_t deadline_ns)
+{
+    Py_ssize_t n = PyNumber_AsSsize_t(number, PyExc_OverflowError);
+    PyObject *taken;
+
+    if (n == -1 && PyErr_Occurred())
+        return NULL;
+    if (n < 1)
+        return PyErr_Format(PyExc_ValueError, "get_many() of %zd objects: must be at least 1", n);
+    taken = PyList_New(0);
+    if (taken && take_some(self, n, deadline_ns, taken) < 0) {
+        if (PyList_GET_SIZE(taken) > 0)
+            keep_taken(taken);
+        Py_CLEAR(taken);
+    }
+    return taken;
+}
+
+PyDoc_STRVAR(
+    get_many_doc,
+    "get_many($self, /, n, block=True, timeout=None)\n--\n\n"
+    "Take the oldest objects, at most n: a list, empty where get would raise queue.Empty.\n\n"
+    "Waits for one object, as get does, and takes as many more as are there. Any thread,\n"
+    "any process.\n\n"
+    "Raises:\n"
+    "    ValueError: n is less than 1, or the queue is closed in this process.\n"
+    "    what unpickling an object raises: the exception's attribute `taken` lists the\n"
+    "        objects that were taken before it, if there were any.");
+
+static PyObject *queue_get_many(struct queue *self, PyObject *const *args, Py_ssize_t n_args,
+                                PyObject *names)
+{
+    static const char *const parameters[] = {"n", "block", "timeout", NULL};
+    PyObject *values[N_PARAMETERS] = {NULL};
+    int64_t deadline_ns;
+
+    if (require_open(self, false) < 0 ||
+        dragon_py_arguments("get_many", parameters, args, n_args, names, values) < 0 ||
+        dragon_py_require_argument("get_many", "n", values[0]) < 0 ||
+        dragon_py_deadline_of_wait(values[1], values[2], &deadline_ns) < 0)
+        return NULL;
+    return get_many(self, values[0], deadline_ns);
+}
+
 /* ---- looking ---- */
 
 PyDoc_STRVAR(qsize_doc, "qsize($self, /)\n--\n\nNumber of objects in the queue, at this moment.");
@@ -509,6 +649,26 @@ static PyObject *simple_get(struct queue *self, PyObject *Py_UNUSED(unused))
     return get_until(self, DRAGON_FOREVER);
 }
 
+PyDoc_STRVAR(simple_put_many_doc,
+             "put_many($self, objs, /)\n--\n\n"
+             "Put each object of an iterable, in its order; return how many: all.\n\n"
+             "As so many calls of put. Raises as put: the objects before are in the queue.");
+
+static PyObject *simple_put_many(struct queue *self, PyObject *objects)
+{
+    return require_open(self, true) < 0 ? NULL : put_many(self, objects, DRAGON_FOREVER, false);
+}
+
+PyDoc_STRVAR(simple_get_many_doc,
+             "get_many($self, n, /)\n--\n\n"
+             "Take the oldest objects, waiting for one: a list of at most n, at least 1.\n\n"
+             "Raises as Queue.get_many.");
+
+static PyObject *simple_get_many(struct queue *self, PyObject *n)
+{
+    return require_open(self, true) < 0 ? NULL : get_many(self, n, DRAGON_FOREVER);
+}
+
 PyDoc_STRVAR(simple_empty_doc,
              "empty($self, /)\n--\n\nTrue if nothing is in the queue, at this moment.");
 
@@ -556,6 +716,8 @@ static PyMethodDef queue_methods[] = {
     {"put_nowait", FAST(queue_put_nowait), METH_FASTCALL | METH_KEYWORDS, put_nowait_doc},
     {"get", FAST(queue_get), METH_FASTCALL | METH_KEYWORDS, get_doc},
     {"get_nowait", (PyCFunction)queue_get_nowait, METH_NOARGS, get_nowait_doc},
+    {"put_many", FAST(queue_put_many), METH_FASTCALL | METH_KEYWORDS, put_many_doc},
+    {"get_many", FAST(queue_get_many), METH_FASTCALL | METH_KEYWORDS, get_many_doc},
     {"qsize", (PyCFunction)queue_qsize, METH_NOARGS, qsize_doc},
     {"empty", (PyCFunction)queue_empty, METH_NOARGS, empty_doc},
     {"full", (PyCFunction)queue_full, METH_NOARGS, full_doc},
@@ -568,6 +730,8 @@ static PyMethodDef simple_queue_methods[] = {
     SHARED_METHODS,
     {"put", FAST(simple_put), METH_FASTCALL | METH_KEYWORDS, simple_put_doc},
     {"get", (PyCFunction)simple_get, METH_NOARGS, simple_get_doc},
+    {"put_many", (PyCFunction)simple_put_many, METH_O, simple_put_many_doc},
+    {"get_many", (PyCFunction)simple_get_many, METH_O, simple_get_many_doc},
     {"empty", (PyCFunction)simple_empty, METH_NOARGS, simple_empty_doc},
     {NULL, NULL, 0, NULL},
 };
