@@ -36,7 +36,7 @@
 #define N_REMOTE UINT64_C(100000)
 #define REMOTE_ROUNDS 5
 #define N_DEAD UINT64_C(1000000)
-#define LARGEST_BYTES (UINT64_C(8) << 20)
+#define LARGEST_BYTES (UINT64_C(64) << 20)
 
 enum { KIND_DATA = 1, KIND_END };
 

@@ -2,6 +2,7 @@
 
 from mp import (  # noqa: F401 # importing them enters their groups
     connections,
+    limits,
     managers,
     pools,
     queues,

@@ -82,6 +82,39 @@ def as_markdown(rows: list[Row]) -> str:
     return f"{text}\n\n{n_met} of {len(judged)} goals met; geometric mean of all ratios {mean:.2f}."
 
 
+#: What the short table shows: name of the measurement, whether pinned, and what it is.
+_SHORT = [
+    ("queue.1to1.int", False, "`Queue`, one way, an int"),
+    ("queue.1to1.dict", False, "`Queue`, one way, a dict of 10 keys"),
+    ("queue.1to1.1M", False, "`Queue`, one way, 1 MiB of bytes"),
+    ("queue.1to1.numpy.1M", False, "`Queue`, one way, an array of 1 MiB"),
+    ("queue.4to4.int", False, "`Queue`, 4 producers, 4 consumers, an int"),
+    ("queue.lat.int", True, "`Queue`, there and back, an int, pinned"),
+    ("pipe.lat.int", True, "`Pipe`, there and back, an int, pinned"),
+    ("event.pingpong", True, "`Event`, there and back, pinned"),
+    ("create.queue", False, "`Queue()`"),
+    ("pool.map100k.chunk1", False, "`Pool.map` of 100,000 calls, chunksize 1"),
+    ("pool.apply.lat", False, "`Pool.apply`"),
+    ("executor.submit_result.lat", False, "`ProcessPoolExecutor`, submit and result"),
+    ("manager.dict.get", False, "a manager's dict, one item"),
+    ("wait.lat.64conns", False, "`connection.wait` for 64 connections"),
+]
+
+
+def short_table(rows: list[Row]) -> str:
+    """A table of few lines for people who decide whether to look further."""
+    lines = ["| | best stock method | dragon | ratio |", "|---|--:|--:|--:|"]
+    by_name = {(row.name, row.is_pinned): row for row in rows}
+    for name, is_pinned, title in _SHORT:
+        row = by_name.get((name, is_pinned))
+        if row is not None:
+            pick = min if row.unit in ("us", "ms") else max
+            best = pick(row.medians[method] for method in STOCK)
+            numbers = [f"{_digits(value)} {row.unit}" for value in (best, row.medians["dragon"])]
+            lines.append(f"| {title} | {' | '.join(numbers)} | {row.ratio:.1f} |")
+    return "\n".join(lines)
+
+
 def _digits(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"

@@ -17,10 +17,10 @@ def bench(exe: Path, *options: str) -> Outcome:
 
 
 def test_the_record_has_a_number_of_each_method(exe: Path, tmp_path: Path) -> None:
-    record = tmp_path / "record.json"
-    outcome = bench(exe, "--only", "pipe.raw", "--only", "sync", "--json", str(record))
+    outcome = bench(exe, "--only", "pipe.raw", "--only", "sync", "--into", str(tmp_path))
     assert outcome.status == 0, outcome
-    rows = json.loads(record.read_text())["rows"]
+    assert "`pipe.raw.simplex.64B`" in (tmp_path / "mp.md").read_text(encoding="utf-8")
+    rows = json.loads((tmp_path / "mp.json").read_text(encoding="utf-8"))["rows"]
     assert [(row["name"], row["is_pinned"]) for row in rows] == [
         (name, is_pinned)
         for is_pinned in (False, True)
@@ -45,7 +45,27 @@ def test_a_method_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> No
     broken.chmod(0o755)
     outcome = bench(broken, "--only", "sync", "--pin", "no")
     assert outcome.status == 1
-    assert outcome.stdout.splitlines()[-1] == "failed: sync under dragon: it is broken"
+    assert outcome.stdout.split("\n\n")[-2] == "failed: sync under dragon: it is broken"
+
+
+def test_operations_are_held_against_the_machine(exe: Path) -> None:
+    core = exe.parent / "bench" / "bench_core"
+    outcome = bench(exe, "--only", "limits", "--core", str(core), "--pin", "no")
+    assert outcome.status == 0, outcome
+    assert "put + get of an int in one process" in outcome.stdout
+    assert "8 B one way through a channel" in outcome.stdout
+
+
+def test_the_short_table_of_the_readme_replaces_what_was_there(tmp_path: Path) -> None:
+    target, table = tmp_path / "page.md", tmp_path / "table.md"
+    target.write_text("before\n<!-- mp -->\nold\n<!-- /mp -->\nafter\n", encoding="utf-8")
+    table.write_text("| new |\n", encoding="utf-8")
+    words = (PYTHON, "-I", SCRIPT.parent / "publish.py", f"{target}:mp={table}")
+    assert run_program(*words).status == 0
+    assert target.read_text(encoding="utf-8") == (
+        "before\n<!-- mp -->\n| new |\n<!-- /mp -->\nafter\n"
+    )
+    assert run_program(*words[:-1], f"{target}:other={table}").status != 0
 
 
 def test_a_group_that_does_not_exist_is_refused_with_those_that_do(exe: Path) -> None:
