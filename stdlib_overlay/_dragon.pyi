@@ -264,9 +264,7 @@ class SemLock(Object):
 
     SEM_VALUE_MAX: ClassVar[int]
 
-    def __init__(
-        self, kind: int, value: int, maximum: int, is_robust: bool = False
-    ) -> None: ...
+    def __init__(self, kind: int, value: int, maximum: int, is_robust: bool = False) -> None: ...
     @property
     def owner_died(self) -> bool:
         """True for the holder of a robust lock whose last holder ended while it held the lock."""

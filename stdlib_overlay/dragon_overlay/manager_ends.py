@@ -25,7 +25,7 @@ _ANSWER_S = 1.0
 
 
 def install(module: ModuleType) -> None:
-    """Have the proxies and managers of ``multiprocessing.managers`` name servers that have ended."""
+    """Have the proxies and managers of a module name servers that have ended."""
     _name_server(module.BaseProxy, "_callmethod", lambda proxy: proxy._manager)
     _name_server(module.BaseProxy, "_incref", lambda proxy: proxy._manager)
     _name_server(module.BaseManager, "_create", lambda manager: manager)

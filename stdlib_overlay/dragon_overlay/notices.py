@@ -12,9 +12,7 @@ from dragon_overlay.ends import end_in_words, short_repr
 from dragon_overlay.start_log import tell as _print
 
 
-def tell(
-    obj: object, was_holder: bool, seconds: float, pid: int, name: str, status: int
-) -> None:
+def tell(obj: object, was_holder: bool, seconds: float, pid: int, name: str, status: int) -> None:
     """Say that a wait for an object is one for a dead process.
 
     Args:

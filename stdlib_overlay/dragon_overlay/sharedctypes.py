@@ -169,7 +169,7 @@ def _class_for(structure: Any) -> Any:
 
 
 #: Locks that are called in C, without looking for their methods.
-_OUR_LOCKS = frozenset(
+_OUR_LOCKS: frozenset[Any] = frozenset(
     (synchronize.Lock, synchronize.RLock, synchronize.Semaphore, synchronize.BoundedSemaphore)
 )
 

@@ -89,7 +89,10 @@ def _path() -> str | None:
 
 def _new_path() -> str:
     if "tempfile" in sys.modules:
-        folder = sys.modules["tempfile"].gettempdir()
+        try:
+            folder = sys.modules["tempfile"].gettempdir()
+        except FileNotFoundError:  # nothing can be written anywhere; most programs need not
+            return ""
     else:  # what it would say; importing it takes as long as starting the process
         named = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
         folder = next(filter(None, [*named, "/tmp"]))

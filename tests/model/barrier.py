@@ -224,7 +224,9 @@ def _deaths(s: State, setting: Setting) -> Iterator[State]:
 def _look_at(s: State, setting: Setting, result: Result[State], *, is_stuck: bool) -> None:
     dead = [p for p in s.parties if p.at in ("dead", "swept")]
     # Nobody waits in vain who was told of the death, by the error or before he reset it.
-    is_told = any(p.at == "away" for p in s.parties) or all(p.is_mended or not p.died_late for p in dead)
+    is_told = any(p.at == "away" for p in s.parties) or all(
+        p.is_mended or not p.died_late for p in dead
+    )
     if is_stuck and not is_told and any(p.at == "wait" for p in s.parties):
         result.note("hang", s)
     if s.is_broken and not dead:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from typing import Any
 
-import _dragon
 import pytest
 from death_children import acquire_and_end, end, say_and_stay
 from overlay_support import until
+
+import _dragon
 
 UNCLEAN = {"9": "was killed by SIGKILL", "11": "was killed by SIGSEGV"}
 UNCLEAN["_exit 3"] = r"ended by os\._exit\(3\)"

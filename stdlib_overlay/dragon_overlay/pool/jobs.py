@@ -110,7 +110,7 @@ class Job(abc.ABC):
         """
         return first, end
 
-    def take_back(self, first: int, end: int) -> None:
+    def take_back(self, first: int, end: int) -> None:  # noqa: B027  # most need nothing then
         """Items from first to below end, which have begun for `begin`, will begin once more."""
 
     def took(self, n: int, time_ns: int) -> None:
