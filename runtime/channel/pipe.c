@@ -81,14 +81,22 @@ static bool is_broken(struct dragon_pipe *pipe)
     return false;
 }
 
+/* What the channel says, as a pipe says it. Nobody destroys a pipe's channel: a word that says so
+ * was written over. */
+static int outcome_of(int r)
+{
+    if (r == -EPIPE)
+        return DRAGON_PIPE_BROKEN;
+    if (r == DRAGON_CHANNEL_DESTROYED)
+        return dragon_error_origin(-EBADMSG);
+    return dragon_error_trace(r);
+}
+
 int dragon_pipe_try_send(struct dragon_pipe *pipe, const struct dragon_message *message)
 {
-    int r;
-
     if (is_broken(pipe))
         return DRAGON_PIPE_BROKEN;
-    r = dragon_channel_try_send(&pipe->channel, message);
-    return r == -EPIPE ? DRAGON_PIPE_BROKEN : dragon_error_trace(r);
+    return outcome_of(dragon_channel_try_send(&pipe->channel, message));
 }
 
 int dragon_pipe_send(struct dragon_pipe *pipe, const struct dragon_message *message,
@@ -104,7 +112,7 @@ int dragon_pipe_send(struct dragon_pipe *pipe, const struct dragon_message *mess
         r = dragon_channel_send(&pipe->channel, message,
                                 dragon_deadline_earlier(deadline_ns, look_ns));
     } while (r == DRAGON_CHANNEL_FULL && !dragon_deadline_passed(deadline_ns));
-    return r == -EPIPE ? DRAGON_PIPE_BROKEN : dragon_error_trace(r);
+    return outcome_of(r);
 }
 
 /* ---- the byte, from the reading end ---- */
@@ -238,7 +246,7 @@ int dragon_pipe_try_receive(struct dragon_pipe *pipe, uint32_t holder,
     r = dragon_channel_try_receive(&pipe->channel, holder, message_out);
     if (r <= 0)
         keep_exact(pipe); /* it was exposed meanwhile */
-    return dragon_error_trace(r);
+    return outcome_of(r);
 }
 
 static bool comes_while_looking(struct dragon_pipe *pipe)
@@ -300,7 +308,7 @@ int dragon_pipe_receive(struct dragon_pipe *pipe, uint32_t holder,
         if (r <= 0)
             keep_exact(pipe);
         if (r != DRAGON_CHANNEL_EMPTY)
-            return dragon_error_trace(r);
+            return outcome_of(r);
         r = dragon_pipe_wait(pipe, deadline_ns);
         if (r != 0)
             return dragon_error_trace(r);
