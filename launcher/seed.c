@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/deadline.h"
+#include "node/node.h"
 #include "os/fork.h"
 #include "os/os.h"
 #include "os/rights.h"
@@ -34,6 +35,7 @@
 #define WORD_BYTES 4
 #define MORE "more"
 #define KEEP "keep"
+#define NODE "node"
 #define OVER "over"
 
 struct order_header {
@@ -156,6 +158,7 @@ struct seed {
     int32_t planter_pid;
     int planter_pidfd; /* -1: the kernel has none for us, and ends the seed with the planter */
     int32_t last_pid;  /* of the last sprout; 0: there is none that was not reaped */
+    int pool_fd;       /* of the planter's node; -1: not said */
     bool is_over;      /* the planter has said that it ends */
     char path[DRAGON_SEED_MAX_PATH_BYTES + 1]; /* a folder to remove; empty: none */
 };
@@ -202,7 +205,11 @@ static _Noreturn void end_seed(struct seed *seed)
     reap(seed);
     if (seed->last_pid > 0 && kill(seed->last_pid, SIGKILL) == 0)
         dragon_os_wait(seed->last_pid, &status);
-    if (seed->path[0] && (seed->is_over || has_planter_died(seed)))
+    if (!seed->is_over && !has_planter_died(seed))
+        _exit(0);
+    if (!seed->is_over && seed->pool_fd >= 0)
+        dragon_node_end_members(seed->pool_fd);
+    if (seed->path[0])
         remove_folder(seed);
     _exit(0);
 }
@@ -279,7 +286,11 @@ static void tend(struct seed *seed, int *argc, char ***argv)
     for (;;) {
         if (!receive_word(seed, word, &fd))
             end_seed(seed);
-        if (fd >= 0) {
+        if (fd >= 0 && memcmp(word, NODE, WORD_BYTES) == 0) {
+            if (seed->pool_fd >= 0)
+                dragon_os_close(seed->pool_fd);
+            seed->pool_fd = fd;
+        } else if (fd >= 0) {
             if (make_sprout(seed, fd, argc, argv))
                 return;
         } else if (memcmp(word, OVER, WORD_BYTES) == 0) {
@@ -324,6 +335,7 @@ int dragon_seed_plant(int *argc, char ***argv)
         struct seed seed = {
             .socket = dragon_os_move_high(fds[1]),
             .planter_pid = planter_pid,
+            .pool_fd = -1,
         };
 
         become_seed(&seed);

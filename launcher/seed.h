@@ -9,7 +9,11 @@
  *
  * A few pages, no threads, no open files; it ends with the process that planted it, or when its
  * socket closes, as at an exec. It is in a process group of its own, so that it outlives a group
- * that is killed, and removes what the planter could not: a folder that it was told of.
+ * that is killed, and ends and removes what the planter could not.
+ *
+ * To have all processes of the planter's node killed when it has been killed: send "node", and with
+ * it the file of the node's default pool. They end themselves, but for those that are stopped or
+ * have closed what they did not open.
  *
  * To have a folder removed when the planter has been killed, or has ended without doing that
  * itself: send "keep", uint32 size of the path in bytes, the path, in one piece. Another path takes

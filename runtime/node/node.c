@@ -285,6 +285,36 @@ static int join_node(struct dragon_node *node, int fd)
     return 0;
 }
 
+static void end_members(struct dragon_table *table)
+{
+    uint32_t n = dragon_table_n_slots(table);
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct dragon_table_slot *slot = dragon_table_claimed(table, i);
+        uint32_t state = dragon_observe(&slot->state);
+
+        if ((state == DRAGON_TABLE_ALIVE || state == DRAGON_TABLE_ENDING) &&
+            dragon_observe(&slot->is_copy) == 0)
+            dragon_os_kill_process(dragon_peek(&slot->pid), dragon_peek(&slot->start_ticks));
+    }
+}
+
+void dragon_node_end_members(int fd)
+{
+    struct dragon_pool *pool;
+    const struct root *root;
+    struct dragon_table table;
+
+    if (dragon_pool_open_fd(fd, &pool) < 0)
+        return;
+    root = dragon_pool_root(pool);
+    if (root->magic == ROOT_MAGIC) {
+        dragon_table_open(&table, pool, table_offset(pool));
+        end_members(&table);
+    }
+    dragon_pool_close(pool);
+}
+
 static int start_threads(struct dragon_node *node)
 {
     int r = dragon_node_start_watch_thread(node);

@@ -30,11 +30,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef SYS_pidfd_send_signal
-#define SYS_pidfd_send_signal 424
-#endif
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
+#endif
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
 #endif
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449
@@ -494,6 +494,19 @@ bool dragon_os_wait_status(int pidfd, int32_t pid, uint32_t *status_out)
 {
     return status_of_child(pidfd, status_out) || status_of_zombie(pidfd, pid, status_out) ||
            status_of_reaped(pidfd, status_out);
+}
+
+/* What the descriptor is of cannot become another process after the look at its start time. */
+void dragon_os_kill_process(int32_t pid, uint64_t start_ticks)
+{
+    uint64_t ticks = 0;
+    int pidfd = -1;
+
+    if (pid <= 0 || dragon_os_pidfd_open(pid, &pidfd) < 0)
+        return;
+    if (dragon_os_start_time(pid, &ticks) == 0 && ticks == start_ticks)
+        (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    close(pidfd);
 }
 
 bool dragon_os_pidfd_ended(int pidfd)

@@ -28,6 +28,9 @@
  * The supervisor of a process watches those that it has started. Forked copies, and
  * processes whose parent has left, are nobody's: has_unwatched tells the head to watch
  * them. Who writes is_watched: as `state`, and the head.
+ *
+ * A process ends with the head if it was started as part of the node; its own watch thread sees to
+ * that, and dragon_node_end_members. Forked copies do not: they may be daemons by now.
  */
 
 #include "base/atomic.h"

@@ -117,6 +117,7 @@ class Popen(popen_fork.Popen):
         data = self._pickle(process_obj)
         _check_executable()
         pool_fd = _dragon.node_fd()
+        _guard(pool_fd)
         tracker_fd = tracker.descriptor()
         child: seed.Child | Executed
         why_executed: seed.UnavailableError | None = None
@@ -149,6 +150,17 @@ class Popen(popen_fork.Popen):
         finally:
             set_spawning_popen(None)
         return buffer.getbuffer()
+
+
+_is_guarded = False
+
+
+def _guard(pool_fd: int) -> None:
+    """In a head that starts its first process: have the seed know of the node."""
+    global _is_guarded
+    if not _is_guarded and _dragon.is_head():
+        _is_guarded = True
+        seed.guard(pool_fd)
 
 
 @contextlib.contextmanager

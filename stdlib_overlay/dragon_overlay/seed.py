@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from multiprocessing import process
 
 import _dragon_launch
@@ -251,11 +252,11 @@ class _Starter:
             start_log.seed_lost(why)
         self.close_seed()
 
-    def tell_seed(self, message: bytes) -> None:
+    def tell_seed(self, message: bytes, fds: Sequence[int] = ()) -> None:
         """Send the seed something. If it is lost, the next start finds that out."""
         if self._seed is not None:
             with contextlib.suppress(OSError):
-                self._seed.sendall(message)
+                socket.send_fds(self._seed, [message], [*fds])
 
     def close_seed(self) -> None:
         """Do without the seed from now on."""
@@ -365,6 +366,17 @@ def keep(path: str) -> None:
     starter = _the_starter()
     with starter.lock:
         starter.tell_seed(b"keep" + _PATH_HEADER.pack(len(encoded)) + encoded)
+
+
+def guard(pool_fd: int) -> None:
+    """Have the seed, if there is one, end the processes of the node when this process is killed.
+
+    Args:
+        pool_fd: of the default pool of the node, whose head this process is.
+    """
+    starter = _the_starter()
+    with starter.lock:
+        starter.tell_seed(b"node", [pool_fd])
 
 
 def start(

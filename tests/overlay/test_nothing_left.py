@@ -257,6 +257,54 @@ else:
     assert run(text) == ("done\n", "", 0)
 
 
+# ---- processes that cannot end themselves ----
+
+
+@pytest.mark.parametrize(
+    "obstacle",
+    [
+        "os.kill(os.getpid(), signal.SIGSTOP)",
+        "os.closerange(3, 1000)",
+        "os.execv('/bin/sleep', ['sleep', '60'])",
+    ],
+)
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGSEGV"])
+def test_a_childs_child_ends_with_the_head_also_if_it_is_in_no_state_to(
+    start: Start, obstacle: str, end: str
+) -> None:
+    text = f"""
+import multiprocessing, os, signal, time
+context = multiprocessing.get_context("dragon")
+def leaf(pids):
+    pids.put(os.getpid())
+    {obstacle}
+    time.sleep(60)
+def nested(pids):
+    context.Process(target=leaf, args=(pids,)).start()
+    time.sleep(60)
+if __name__ == "__main__":
+    pids = context.Queue()
+    context.Process(target=nested, args=(pids,)).start()
+    print(pids.get(), flush=True)
+    time.sleep(60)
+"""
+    program = start(text)
+    pid = int(line_of(program))
+    assert until(lambda: is_in_obstacle(pid, obstacle))
+    program.send_signal(getattr(signal, end))
+    program.wait()
+    assert all_gone([pid])
+
+
+def is_in_obstacle(pid: int, obstacle: str) -> bool:
+    """Whether the process has done that."""
+    if "SIGSTOP" in obstacle:
+        return state_of(pid) == "T"
+    if "exec" in obstacle:
+        return Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+    return len(os.listdir(f"/proc/{pid}/fd")) <= 3
+
+
 # ---- threads, jobs, daemons ----
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import re
 import select
@@ -133,7 +134,7 @@ class _Run:
                 stderr=stderr,
                 bufsize=0,
                 start_new_session=True,
-                preexec_fn=terminal.become_controlling if terminal else None,
+                preexec_fn=functools.partial(_begin, terminal),
             )
 
     def _watch(
@@ -181,6 +182,14 @@ class _Run:
 
     def _files(self) -> list[Path]:
         return list(self.temporary.rglob("*"))
+
+
+def _begin(terminal: _Terminal | None) -> None:
+    """In the program to be: what a shell does, which may have had this one ignore interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    if terminal is not None:
+        terminal.become_controlling()
 
 
 def _do(action: str, pid: int, terminal: _Terminal | None) -> None:
