@@ -244,6 +244,9 @@ class SimpleQueue(Object):
     def put(self, obj: Any) -> None:
         """Put obj, waiting for room. Raises what pickling raises; OSError once closed."""
 
+    def _put_letter(self, first: int, second: int, obj: Any, /) -> None:
+        """Put obj, which arrives as (first, second, Letter). As put."""
+
     def get(self) -> Any:
         """Take the oldest object, waiting for one. OSError once closed."""
 
@@ -423,6 +426,16 @@ class SharedBuffer(Object):
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __release_buffer__(self, buffer: memoryview, /) -> None: ...
 
+@final
+class Letter:
+    """An object that has arrived and was not yet unpickled."""
+
+    def open(self) -> Any:
+        """Return the object; once. Raises what unpickling it does."""
+
+def pickle_small(object: Any, max_bytes: int, /) -> bytes | None:
+    """Return a pickle of an object. None: it is larger, cannot be pickled, or only as a message."""
+
 PLACE_BYTES: int  # of the words and the journal of one place of a pool
 
 @final
@@ -452,6 +465,62 @@ class PlaceWords:
 
 def results_of(journal: bytes, n_skipped: int, n: int, /) -> list[Any]:
     """Return the n results in what a worker has sent of its journal, but for n_skipped."""
+
+class Call:
+    """Base of the jobs of one call, which may go to a worker and back past the dispatcher."""
+
+    _desk: Desk
+    _value: Any  # result or exception
+    _job: int
+    _pool: Any  # kept until the end, as are the next two
+    func: Any
+    items: Any
+    _success: bool  # _value is a result
+    _future: Any  # tells of its end, too; until then; is not to be None
+
+    @property
+    def _is_done(self) -> bool:
+        """Whether it has ended."""
+
+    def _end_call(self) -> None:
+        """Let those who wait go on: the call has its answer."""
+
+@final
+class Desk:
+    """Where a pool receives what its workers send, see desk.c."""
+
+    number: int  # of the next task; changed by the dispatcher only
+    is_open: bool  # calls may go past the dispatcher
+
+    def __init__(
+        self,
+        results: SimpleQueue,
+        places: list[Any],
+        idle: list[Any],
+        waiting: Any,
+        jobs: dict[int, Any],
+        /,
+    ) -> None:
+        """Receive from results.
+
+        places: by their index; idle: those whose worker has no task; waiting: a deque of what waits
+        for one; jobs: those that have not ended.
+        """
+
+    def give(self, call: Call, task: Any, pickle: bytes, /) -> bool:
+        """Give a call to an idle worker. False: none is, or others are first."""
+
+    def wait(self, call: Call, timeout: float | None, /) -> bool:
+        """Wait for the end of a call; whether it has come. Any thread."""
+
+    def ring(self) -> None:
+        """Have the dispatcher look for orders. Any thread."""
+
+    def next(self, is_needed: bool, timeout: float | None, /) -> Any:
+        """Return the next message; None: it was rung for, or the time is over.
+
+        Only for the dispatcher's thread. is_needed: be at the channel unless others are.
+        """
 
 class ResultIterator:
     """Base of the iterators over results, which have `_next_results(timeout)`: a list of some."""

@@ -2,6 +2,7 @@
 
 #include "block.h"
 #include "exports.h"
+#include "letter.h"
 #include "out_of_band.h"
 #include "payload.h"
 #include "pickler.h"
@@ -76,6 +77,11 @@ static PyObject *unpickle(struct dragon_py_state *state, const char *bytes, size
     return result;
 }
 
+PyObject *dragon_py_unpickle(struct dragon_py_state *state, PyObject *bytes)
+{
+    return load_unpickle(state) ? PyObject_CallOneArg(state->unpickle, bytes) : NULL;
+}
+
 /*
  * The blocks that this thread unpickles from. What it runs may fork; then both processes
  * go on to read the block, and neither knows when the other is done. So it stays, with
@@ -147,6 +153,8 @@ PyObject *dragon_py_decode(const struct dragon_py_transfer *t, const struct drag
     struct dragon_py_payload payload;
     PyObject *result;
 
+    if (message->kind & DRAGON_PY_KIND_LETTER)
+        return dragon_py_decode_letter(t, message);
     if (dragon_py_find_payload(t, message, &payload) < 0) {
         dragon_py_discard(t->pool, t->holder, message);
         return NULL;
@@ -214,5 +222,7 @@ static PyMethodDef codec_functions[] = {
 
 int dragon_py_codec_add(PyObject *module)
 {
-    return dragon_py_pickler_add(module) < 0 ? -1 : PyModule_AddFunctions(module, codec_functions);
+    if (dragon_py_pickler_add(module) < 0 || dragon_py_letter_add(module) < 0)
+        return -1;
+    return PyModule_AddFunctions(module, codec_functions);
 }

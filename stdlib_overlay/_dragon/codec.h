@@ -59,6 +59,10 @@ int dragon_py_encode(const struct dragon_py_transfer *t, PyObject *object,
 PyObject *dragon_py_decode(const struct dragon_py_transfer *t,
                            const struct dragon_message *message);
 
+/* The object of a bytes object that pickle_small() made. A new reference, or NULL with an
+ * exception. */
+PyObject *dragon_py_unpickle(struct dragon_py_state *state, PyObject *bytes);
+
 /* Make a message of n bytes that are taken as they are. As dragon_py_encode; decoded as
  * an object, they are taken for a pickle. */
 int dragon_py_encode_bytes(const struct dragon_py_transfer *t, const char *bytes, size_t n,

@@ -352,6 +352,7 @@ static int module_exec(PyObject *module)
         dragon_py_worker_loop_add,
         dragon_py_result_iterator_add,
         dragon_py_connection_pair_add,
+        dragon_py_desk_add,
         note_forks,
     };
 
@@ -381,12 +382,15 @@ static int module_exec(PyObject *module)
     DO(place_words_type);                                                                          \
     DO(worker_loop_type);                                                                          \
     DO(result_iterator_type);                                                                      \
+    DO(desk_type);                                                                                 \
+    DO(call_type);                                                                                 \
     DO(queue_full);                                                                                \
     DO(queue_empty);                                                                               \
     DO(pool_full);                                                                                 \
     DO(stale_handle);                                                                              \
     DO(destroyed);                                                                                 \
     DO(sink_type);                                                                                 \
+    DO(letter_type);                                                                               \
     DO(sink);                                                                                      \
     DO(pickler);                                                                                   \
     DO(extra_reducers);                                                                            \

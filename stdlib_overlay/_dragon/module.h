@@ -34,6 +34,8 @@ struct dragon_py_state {
     PyTypeObject *place_words_type;
     PyTypeObject *worker_loop_type;
     PyTypeObject *result_iterator_type;
+    PyTypeObject *desk_type;
+    PyTypeObject *call_type;
     PyObject *queue_full; /* queue.Full, queue.Empty; NULL until first used */
     PyObject *queue_empty;
     PyObject *pool_full;    /* _dragon.PoolFull, a MemoryError */
@@ -41,6 +43,7 @@ struct dragon_py_state {
     PyObject *destroyed;    /* _dragon.Destroyed, a StaleHandle */
     /* codec.c and pickler.c; NULL until first used */
     PyTypeObject *sink_type;
+    PyTypeObject *letter_type;
     PyObject *sink;
     PyObject *pickler;
     PyObject *extra_reducers; /* of multiprocessing.reduction.ForkingPickler */
@@ -90,6 +93,7 @@ int dragon_py_place_words_add(PyObject *module);
 int dragon_py_worker_loop_add(PyObject *module);
 int dragon_py_result_iterator_add(PyObject *module);
 int dragon_py_connection_pair_add(PyObject *module);
+int dragon_py_desk_add(PyObject *module);
 
 /* queue.Full and queue.Empty. Borrowed, or NULL with an exception. */
 PyObject *dragon_py_queue_full(struct dragon_py_state *state);

@@ -21,6 +21,7 @@ enum dragon_py_kind {
     DRAGON_PY_KIND_PICKLE_WITH_BUFFERS,
     DRAGON_PY_KIND_RAW,                /* what send_bytes was given */
     DRAGON_PY_KIND_LISTS_USES = 0x100, /* a flag: the block lists objects that it keeps in use */
+    DRAGON_PY_KIND_LETTER = 0x200,     /* a flag: a header goes before (letter.h) */
 };
 
 /* Buffers below this are cheaper inside the pickle, and copies above it are made without the

@@ -333,10 +333,55 @@ int dragon_py_pickle(const struct dragon_py_transfer *t, PyObject *object,
     return r;
 }
 
+/* ---- pickles that travel inside of other messages ---- */
+
+/* What a pickle was written to, if it is complete in itself and small; else NULL. */
+static PyObject *small_pickle(const struct dragon_py_sink *sink, Py_ssize_t max_bytes)
+{
+    if (PyList_GET_SIZE(sink->buffers) > 0 || (Py_ssize_t)sink->n > max_bytes)
+        return NULL;
+    return PyBytes_FromStringAndSize(sink->bytes, (Py_ssize_t)sink->n);
+}
+
+static PyObject *pickle_small(PyObject *module, PyObject *args)
+{
+    struct dragon_py_state *state = dragon_py_state_of_module(module);
+    PyObject *object, *result = NULL, *dumped = NULL;
+    Py_ssize_t max_bytes;
+
+    if (!PyArg_ParseTuple(args, "On:pickle_small", &object, &max_bytes) ||
+        make_kept_pickler(state) < 0)
+        return NULL;
+    if (!state->pickler_is_busy && !dragon_py_is_exporting()) {
+        state->pickler_is_busy = has_kept_pickler = true;
+        if (update_reducers(state, state->pickler) == 0)
+            dumped = PyObject_CallMethod(state->pickler, "dump", "(O)", object);
+        if (dumped)
+            result = small_pickle((struct dragon_py_sink *)state->sink, max_bytes);
+        clear_memo(state->pickler);
+        sink_reset((struct dragon_py_sink *)state->sink);
+        state->pickler_is_busy = has_kept_pickler = false;
+    }
+    Py_XDECREF(dumped);
+    if (result)
+        return result;
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception))
+        return NULL;
+    PyErr_Clear();
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"pickle_small", pickle_small, METH_VARARGS,
+     PyDoc_STR("pickle_small(object, max_bytes, /)\n--\n\nA pickle of the object as messages "
+               "have it. None: it is larger, cannot be\npickled, or only as a message.")},
+    {NULL, NULL, 0, NULL},
+};
+
 int dragon_py_pickler_add(PyObject *module)
 {
     struct dragon_py_state *state = dragon_py_state_of_module(module);
 
     state->sink_type = dragon_py_add_type(module, &sink_spec, NULL);
-    return state->sink_type ? 0 : -1;
+    return state->sink_type ? PyModule_AddFunctions(module, functions) : -1;
 }

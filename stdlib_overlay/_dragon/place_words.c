@@ -200,17 +200,22 @@ static PyObject *kept(PyObject *self, PyObject *args)
     return read_results(&source, n_skipped, n);
 }
 
+PyObject *dragon_py_results_of(const char *bytes, Py_ssize_t n_bytes, Py_ssize_t n_skipped,
+                               Py_ssize_t n)
+{
+    struct source source = {(const unsigned char *)bytes, (size_t)n_bytes, 0};
+
+    return read_results(&source, n_skipped, n);
+}
+
 static PyObject *results_of(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    struct source source = {0};
     Py_ssize_t n_skipped, n, n_bytes;
     const char *bytes;
 
     if (!PyArg_ParseTuple(args, "y#nn:results_of", &bytes, &n_bytes, &n_skipped, &n))
         return NULL;
-    source.bytes = (const unsigned char *)bytes;
-    source.n = (size_t)n_bytes;
-    return read_results(&source, n_skipped, n);
+    return dragon_py_results_of(bytes, n_bytes, n_skipped, n);
 }
 
 /* ---- what the pool asks ---- */

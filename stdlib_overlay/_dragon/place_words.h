@@ -75,3 +75,8 @@ static inline bool dragon_py_place_begin(struct dragon_py_place_words *words, ui
 /* Write a result into the journal, behind others. True: it is there. False: it is neither a
  * number of 64 bits, a text, bytes, a bool nor None, or there is no room. */
 bool dragon_py_place_keep(struct dragon_py_place_words *words, PyObject *result);
+
+/* A list of the n results in what a worker has sent of its journal, but for the first
+ * n_skipped. NULL with ValueError: it makes no sense. */
+PyObject *dragon_py_results_of(const char *bytes, Py_ssize_t n_bytes, Py_ssize_t n_skipped,
+                               Py_ssize_t n);

@@ -7,9 +7,11 @@
  * Blocking: some looks while the GIL is held, then the runtime's wait without
  * it. Signal handlers run during a wait, and the wait goes on to its deadline.
  */
+#include "queue.h"
 #include "arguments.h"
 #include "channel_object.h"
 #include "codec.h"
+#include "letter.h"
 #include "pollable.h"
 #include "wait.h"
 
@@ -639,6 +641,33 @@ static PyObject *simple_put(struct queue *self, PyObject *const *args, Py_ssize_
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(put_letter_doc,
+             "_put_letter($self, first, second, obj, /)\n--\n\n"
+             "Put obj, which arrives as (first, second, Letter) and is unpickled when that is\n"
+             "opened. As put.");
+
+static PyObject *simple_put_letter(struct queue *self, PyObject *const *args, Py_ssize_t n_args)
+{
+    struct dragon_py_transfer t = {self->state, self->base.object.pool, 0, "put"};
+    uint64_t header[DRAGON_PY_LETTER_WORDS];
+    struct dragon_message message;
+    int r;
+
+    if (n_args != DRAGON_PY_LETTER_WORDS + 1)
+        return PyErr_Format(PyExc_TypeError, "_put_letter takes 3 arguments (%zd given)", n_args);
+    for (int i = 0; i < DRAGON_PY_LETTER_WORDS; i++)
+        header[i] = PyLong_AsUnsignedLongLongMask(args[i]);
+    if (PyErr_Occurred() || require_open(self, true) < 0 || require_holder(self, &t.holder) < 0 ||
+        dragon_py_encode_letter(&t, header, args[DRAGON_PY_LETTER_WORDS], &message) < 0)
+        return NULL;
+    r = send_message(self, &message, DRAGON_FOREVER);
+    if (r != 0) {
+        dragon_py_discard(t.pool, t.holder, &message);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(simple_get_doc, "get($self, /)\n--\n\nTake the oldest object, waiting for one.\n\n"
                              "Source: multiprocessing.SimpleQueue.get.");
 
@@ -696,6 +725,99 @@ static PyObject *queue_discard(struct queue *self, PyObject *Py_UNUSED(unused))
     Py_RETURN_NONE;
 }
 
+/* ---- for other types ---- */
+
+int dragon_py_queue_take(PyObject *queue, struct dragon_message *message_out, uint32_t *holder_out,
+                         int64_t deadline_ns)
+{
+    struct queue *self = (struct queue *)queue;
+    int r = DRAGON_CHANNEL_EMPTY;
+
+    if (require_open(self, true) < 0 || require_holder(self, holder_out) < 0)
+        return -1;
+    for (int i = 0; i < LOOKS_WITH_GIL && r == DRAGON_CHANNEL_EMPTY; i++) {
+        r = dragon_channel_try_receive(&self->channel, *holder_out, message_out);
+        if (deadline_ns == DRAGON_AT_ONCE)
+            break;
+        if (r == DRAGON_CHANNEL_EMPTY)
+            dragon_pause();
+    }
+    if ((r == DRAGON_CHANNEL_EMPTY || r == DRAGON_CHANNEL_BUSY) && deadline_ns != DRAGON_AT_ONCE) {
+        Py_BEGIN_ALLOW_THREADS
+        r = dragon_channel_receive(&self->channel, *holder_out, message_out,
+                                   dragon_py_next_look(deadline_ns));
+        Py_END_ALLOW_THREADS
+    }
+    if (r < 0) {
+        dragon_py_raise(self->state, r, "get");
+        return -1;
+    }
+    return r != 0;
+}
+
+PyObject *dragon_py_queue_decode(PyObject *queue, const struct dragon_message *message,
+                                 uint32_t holder)
+{
+    struct queue *self = (struct queue *)queue;
+    struct dragon_py_transfer t = {self->state, self->base.object.pool, holder, "get"};
+
+    return dragon_py_decode(&t, message);
+}
+
+void dragon_py_queue_discard(PyObject *queue, const struct dragon_message *message, uint32_t holder)
+{
+    dragon_py_discard(((struct queue *)queue)->base.object.pool, holder, message);
+}
+
+/* Consumes the message. */
+static bool try_send(struct queue *self, const struct dragon_py_transfer *t,
+                     const struct dragon_message *message)
+{
+    if (dragon_channel_try_send(&self->channel, message) == 0)
+        return true;
+    dragon_py_discard(t->pool, t->holder, message);
+    return false;
+}
+
+/* 0, or -1 without an exception. */
+static int begin_try(struct queue *self, struct dragon_py_transfer *t)
+{
+    *t = (struct dragon_py_transfer){self->state, self->base.object.pool, 0, "put"};
+    if (require_open(self, true) == 0 && require_holder(self, &t->holder) == 0)
+        return 0;
+    PyErr_Clear();
+    return -1;
+}
+
+bool dragon_py_queue_try_put_pickle(PyObject *queue, uint64_t first, uint64_t second,
+                                    PyObject *pickle)
+{
+    struct queue *self = (struct queue *)queue;
+    uint64_t header[DRAGON_PY_LETTER_WORDS] = {first, second};
+    struct dragon_py_transfer t;
+    struct dragon_message message;
+
+    if (begin_try(self, &t) < 0)
+        return false;
+    if (dragon_py_encode_pickled_letter(&t, header, pickle, &message) < 0) {
+        PyErr_Clear(); /* the pool is full: who can wait does it better */
+        return false;
+    }
+    return try_send(self, &t, &message);
+}
+
+bool dragon_py_queue_try_put_none(PyObject *queue)
+{
+    struct queue *self = (struct queue *)queue;
+    struct dragon_py_transfer t;
+    struct dragon_message message;
+    bool pickling_failed;
+
+    return begin_try(self, &t) == 0 &&
+           dragon_py_encode(&t, Py_None, &message, &pickling_failed) == 0 &&
+           try_send(self, &t, &message);
+}
+
 /* ---- types ---- */
 
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
@@ -732,6 +854,7 @@ static PyMethodDef simple_queue_methods[] = {
     {"get", (PyCFunction)simple_get, METH_NOARGS, simple_get_doc},
     {"put_many", (PyCFunction)simple_put_many, METH_O, simple_put_many_doc},
     {"get_many", (PyCFunction)simple_get_many, METH_O, simple_get_many_doc},
+    {"_put_letter", FAST(simple_put_letter), METH_FASTCALL, put_letter_doc},
     {"empty", (PyCFunction)simple_empty, METH_NOARGS, simple_empty_doc},
     {NULL, NULL, 0, NULL},
 };

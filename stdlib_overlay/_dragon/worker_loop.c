@@ -6,6 +6,7 @@
  * not quick (results that are not small, exceptions) is left to the class derived in
  * dragon_overlay/pool/worker.py.
  */
+#include "codec.h"
 #include "place_words.h"
 
 #include "base/deadline.h"
@@ -13,7 +14,7 @@
 #include <structmember.h>
 
 /* As in dragon_overlay/pool/protocol.py. */
-enum mode { APPLY = 0, MAP = 1 };
+enum mode { APPLY = 0, MAP = 1, CALL = 3 };
 enum message_kind { RESULTS = 2, STOPPED = 5 };
 
 /* Texts and bytes up to this size are small, and integers below SMALL_INT. */
@@ -22,6 +23,7 @@ enum message_kind { RESULTS = 2, STOPPED = 5 };
 
 struct worker_loop {
     PyObject_HEAD
+    struct dragon_py_state *state;       /* of the module, which lives as long as the type */
     struct dragon_py_place_words *words; /* strong */
     PyObject *put;                       /* strong: of the channel for results */
     PyObject *probe;                     /* strong or NULL: told of each step, by tests */
@@ -109,10 +111,25 @@ static int keep(struct task *task, PyObject *value)
 
 /* ---- calls ---- */
 
+/* A call that was pickled alone: (func, args, keywords). */
+static PyObject *call_pickled(struct worker_loop *self, PyObject *pickle)
+{
+    PyObject *parts = dragon_py_unpickle(self->state, pickle), *func, *args, *names;
+    PyObject *value = NULL;
+
+    if (parts &&
+        PyArg_ParseTuple(parts, "OO!O!", &func, &PyTuple_Type, &args, &PyDict_Type, &names))
+        value = PyObject_Call(func, args, names);
+    Py_XDECREF(parts);
+    return value;
+}
+
 static PyObject *call(struct worker_loop *self, enum mode mode, PyObject *func, PyObject *item)
 {
     if (mode == MAP)
         return PyObject_CallOneArg(func, item);
+    if (mode == CALL)
+        return call_pickled(self, item);
     if (mode != APPLY && PyTuple_CheckExact(item))
         return PyObject_CallObject(func, item);
     if (mode == APPLY && PyTuple_CheckExact(item) && PyTuple_GET_SIZE(item) == 2) {
@@ -323,6 +340,7 @@ static int loop_init(PyObject *self, PyObject *args, PyObject *Py_UNUSED(names))
     if (!state || !PyArg_ParseTuple(args, "O!OLL:WorkerLoop", state->place_words_type, &words, &put,
                                     &loop->place, &loop->generation))
         return -1;
+    loop->state = state;
     Py_INCREF(words);
     Py_XSETREF(loop->words, (struct dragon_py_place_words *)words);
     Py_INCREF(put);

@@ -1,5 +1,6 @@
 """Quick calls go to workers many at a time; a long one among them holds no other up."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 from children import square
 from overlay_support import until
 from pool_children import (
+    DiesOnArrival,
+    NeedsTwoError,
     count,
     meet_at_500,
     pass_gate_at_500,
@@ -15,6 +18,7 @@ from pool_children import (
 )
 
 import _dragon
+from dragon_overlay.errors import WorkerDied
 from dragon_overlay.pool import dispatcher, protocol
 from dragon_overlay.pool.executor import ProcessPoolExecutor
 
@@ -79,12 +83,32 @@ def test_a_call_that_was_withdrawn_can_be_cancelled(dragon: Any) -> None:
     with ProcessPoolExecutor(1, None, share, (counts, (entered, gate))) as executor:
         results = executor.map(pass_gate_at_500, range(1000))
         assert [next(results) for _ in range(500)] == list(range(500))
-        (job,) = executor._dispatcher.jobs.values()
-        assert until(lambda: sum(future.running() for future in job.futures) == 1)
+        (place,) = executor._dispatcher.places
+        assert until(lambda: sum(task.end - task.first for task in [*place.tasks.values()]) == 1)
         executor.shutdown(wait=False, cancel_futures=True)
         gate.release()
         assert next(results) == 500
     assert list(counts) == [1] * 501 + [0] * 499
+
+
+@pytest.mark.usefixtures("large_batches")
+def test_single_calls_that_go_together_fail_alone(dragon: Any) -> None:
+    arguments: list[Any] = list(range(1000))
+    arguments[300] = NeedsTwoError(1, 2)  # cannot be unpickled
+    arguments[400] = DiesOnArrival()
+    arguments[500] = threading.Lock()  # cannot be pickled
+    arguments[600] = "text"  # cannot be squared
+    with dragon.Pool(1) as pool:
+        assert pool.apply(square, (2,)) == 4  # calls are known to be quick
+        results = [pool.apply_async(square, (x,)) for x in arguments]
+        outcomes: list[Any] = []
+        for result in results:
+            result.wait(20)
+            outcomes.append(result._value if result.successful() else type(result._value))
+    squares: list[Any] = [x * x for x in range(1000)]
+    squares[300:601:100] = [TypeError, WorkerDied, TypeError, TypeError]
+    assert outcomes == squares
+    assert "DiesOnArrival" in str(results[400]._value)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from typing import Any
 from dragon_overlay import cpus
 from dragon_overlay.pool.dispatcher import MAX_FAILURES, Dispatcher, Plan
 from dragon_overlay.pool.jobs import ApplyJob, IMapJob, IMapUnorderedJob, Limits, MapJob
+from dragon_overlay.pool.letters import small_call
 from dragon_overlay.pool.progress import Progress
 from dragon_overlay.pool.protocol import MAP, STARMAP
 
@@ -149,7 +150,11 @@ class DragonPool(_stock.Pool):
         limits = Limits.of(timeout, retries)
         job = ApplyJob(self, func, (args, kwds), callback, error_callback)
         job.limits = limits
-        self._dispatcher.submit(job, 1)
+        call = small_call(func, args, kwds) if timeout is None else None
+        if call is None:
+            self._dispatcher.submit(job, 1)
+        else:
+            self._dispatcher.submit_call(job, call)
         return job
 
     # ---- many calls that are waited for together ----

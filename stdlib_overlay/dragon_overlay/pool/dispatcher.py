@@ -30,7 +30,7 @@ from typing import Any
 
 import _dragon
 from dragon_overlay.pool import oom, protocol
-from dragon_overlay.pool.jobs import Job, _Iterated
+from dragon_overlay.pool.jobs import Calls, Job, Pace, SingleCall, _Iterated
 from dragon_overlay.pool.letters import put_task
 from dragon_overlay.pool.protocol import Channel, Words
 from dragon_overlay.pool.stacks import StackFile
@@ -158,11 +158,12 @@ class Dispatcher:
         self._results = Channel()
         self._words = Words(plan.n_workers)
         self.places = [Place(i, self._words) for i in range(plan.n_workers)]
-        self._open: set[int] = set()  # jobs that have not ended, and some that have
-        self._idle: list[Place] = []
+        self._last_open: int | None = None  # a job that had not ended
+        self._calls: deque[tuple[Job, bytes]] = deque()  # submitted, and not yet seen
+        self.pace = Pace()  # of such calls
+        self._idle: list[Place] = []  # ready, and without a task
         self._half: dict[Place, None] = {}  # who has one task, and may be given the next
         self._waiting: deque[Run] = deque()
-        self._number = 1  # of the next task
         self._looks_at: float | None = None  # when workers are looked at; None: none has more
         self._noted: list[tuple[Place, int, int]] = []  # generation, word: what each was doing
         self._n_failures = 0
@@ -173,7 +174,9 @@ class Dispatcher:
         self._has_ended_itself = False
         self._orders: deque[Callable[[], object]] = deque()
         self._callbacks: queue.SimpleQueue[Any] | None = None
-        self._supervisor = Supervisor(self._results, "dragon-pool-supervisor")
+        state = self.places, self._idle, self._waiting, self.jobs
+        self.desk = _dragon.Desk(self._results, *state)
+        self._supervisor = Supervisor(self._results, self.desk.ring, "dragon-pool-supervisor")
         self._thread = threading.Thread(target=self._run, name="dragon-pool", daemon=True)
         self._start()
 
@@ -201,21 +204,33 @@ class Dispatcher:
     def order(self, what: Callable[..., object], *args: Any) -> None:
         """Have the thread call something. Any thread."""
         self._orders.append(functools.partial(what, *args))
-        self._results.put(None)
+        self.desk.ring()
 
     def submit(self, job: Job, n_items: int) -> None:
         """Have a job done. Any thread."""
         self.order(self.add, job, 0, n_items)
         self._abandon_if_over(job)
 
-    def expect(self, job: Job) -> None:
-        """Have the pool not end before a job has, whose items will come. Any thread."""
-        self.order(self._open.add, job._job)
+    def submit_call(self, job: SingleCall, call: bytes) -> None:
+        """Have a job of one call done. Any thread.
+
+        Args:
+            job: without a time limit.
+            call: its function, arguments and keywords, pickled.
+        """
+        if job.has_callbacks or not self.desk.give(job, Task(job, 0, 1), call):
+            self._calls.append((job, call))
+            self.desk.ring()
         self._abandon_if_over(job)
 
-    def kill(self, job: Job, index: int) -> None:
-        """Have the worker killed that is in a call, if one is. Any thread."""
-        self.order(self._kill, job, index)
+    def expect(self, job: Job) -> None:
+        """Have the pool not end before a job has, whose items will come. Any thread."""
+        self.order(job.open)
+        self._abandon_if_over(job)
+
+    def kill(self, job: Job) -> None:
+        """Have the workers killed that are in a call of a job. Any thread."""
+        self.order(self._kill, job)
 
     def fail(self, job: Job, error: Exception) -> None:
         """Answer a job of one item. Any thread."""
@@ -245,7 +260,7 @@ class Dispatcher:
 
     def add(self, job: Job, first: int, end: int) -> None:
         """Items of a job from first to below end are to be done. An order."""
-        self._open.add(job._job)
+        job.open()
         if self._is_ending:
             job.abandon(_ended())
         elif self.error is not None:
@@ -284,24 +299,26 @@ class Dispatcher:
                 job.progress.expect(n_items)
             job._set_length(n_items)
 
-    def _kill(self, job: Job, index: int) -> None:
+    def _kill(self, job: Job) -> None:
         for place in self.places:
             for number, task in place.tasks.items():
                 # The call under way, or if none is, the one that it is about to begin.
                 item = max(task.n_done, place.words.item_of(number) or 0)
-                if task.job is job and task.first + item == index:
-                    job.give_up(index)
+                if task.job.is_call_of(task.first + item, job):
+                    task.job.give_up(task.first + item)
                     kill = functools.partial(self._supervisor.kill_in_call, place, number)
                     self._supervisor.order(functools.partial(kill, item))
 
     def _close(self) -> None:
         self._is_closed = True
+        self.desk.is_open = False
 
     def _terminate(self) -> None:
         if self._is_ending:
             return
         self._is_closed = True
         self._is_ending = True
+        self.desk.is_open = False
         self._waiting.clear()
         for place in self.places:
             place.tasks.clear()
@@ -317,6 +334,7 @@ class Dispatcher:
                 self._serve()
         except BaseException as error:  # a fault of this module must not leave anybody waiting
             self._is_ending = True
+            self.desk.is_open = False
             self._supervisor.order(self._supervisor.kill)
             self._abandon_all(error)
             raise
@@ -332,26 +350,37 @@ class Dispatcher:
                 place.stack.close()
 
     def _serve(self) -> None:
-        if self._looks_at is not None:
-            left_s = self._looks_at - time.monotonic()
-            if left_s <= 0 or not self._results._poll(left_s):
-                self._note_what_they_do()
-        message = self._results.get()
+        left_s = None if self._looks_at is None else self._looks_at - time.monotonic()
+        if left_s is not None and left_s <= 0:
+            self._note_what_they_do()
+            left_s = None
+        message = self.desk.next(self._expects_messages(), left_s)
         if message is not None:
             self._receive(*message)
         del message
         while self._orders:
             self._orders.popleft()()
+        if self._calls:
+            calls = [self._calls.popleft() for _ in range(len(self._calls))]
+            self.add(Calls(calls, self.pace), 0, len(calls))
         self._give_all()
         if self._is_closed and not self._is_ending:
             self._end_if_done()
 
+    def _expects_messages(self) -> bool:
+        """Whether workers will send something that threads which wait for calls do not receive."""
+        return self._is_ending or any(place.tasks or not place.is_ready for place in self.places)
+
     def _end_if_done(self) -> None:
-        self._open &= self.jobs.keys()
-        if not self._open:
-            self._is_ending = True
-            for place in self.places:
-                place.inbox.put(None)
+        if self._last_open in self.jobs:
+            return
+        for number, job in list(self.jobs.items()):
+            if job.is_open:
+                self._last_open = number
+                return
+        self._is_ending = True
+        for place in self.places:
+            place.inbox.put(None)
 
     def _is_over(self) -> bool:
         return self._is_ending and not any(place.is_alive for place in self.places)
@@ -392,13 +421,10 @@ class Dispatcher:
 
     def _n_quick(self, job: Job) -> int:
         """How many calls of a job may be a task; 0: they are not quick, or it is not known."""
-        if (
-            job.call_ns is None
-            or self._plan.max_tasks is not None
-            or self._plan.max_rss is not None
-        ):
+        is_counted = self._plan.max_tasks is not None or self._plan.max_rss is not None
+        if job.pace.ns is None or is_counted:
             return 0
-        return int(_TASK_NS // (job.call_ns + 1))
+        return int(_TASK_NS // (job.pace.ns + 1))
 
     def _n_of_next(self, run: Run) -> int:
         """How many items the next task is to have.
@@ -419,12 +445,12 @@ class Dispatcher:
             self._waiting.popleft()
         if first == end:
             return
-        number = self._number
-        self._number += 1
+        number = self.desk.number
+        self.desk.number += 1
         place.tasks[number] = Task(job, first, end)
         task = job.mode, job.func, job.items_of(first, end - first)
         try:
-            put_task(place.inbox, (number, end - first), task)
+            put_task(place.inbox, number, end - first, task)
         except Exception as error:  # noqa: BLE001  # whatever pickling the program's objects raises
             del place.tasks[number], task
             for index in range(first, end):
@@ -452,6 +478,8 @@ class Dispatcher:
             self._n_failures = 0
             place.is_ready = True
             self._file(place)
+            is_counted = self._plan.max_tasks is not None or self._plan.max_rss is not None
+            self.desk.is_open = not (is_counted or self._is_closed or self.error)
         elif kind == protocol.NOT_READY:
             place.failure = rest[0]
         elif kind == protocol.ENDED:
@@ -469,7 +497,7 @@ class Dispatcher:
         first = task.first + item
         if kind == protocol.RESULTS:
             n, journal, took_ns = rest
-            task.job.took(n, took_ns)
+            task.job.pace.took(n, took_ns)
             first += task.n_read
             task.n_done = item + n
             rest = (_dragon.results_of(journal, task.n_read, n),)
@@ -492,7 +520,7 @@ class Dispatcher:
             return
         if self._callbacks is None:
             self._callbacks = queue.SimpleQueue()
-            target, args = _run_callbacks, (self._callbacks, self._results)
+            target, args = _run_callbacks, (self._callbacks, self.desk.ring)
             threading.Thread(
                 target=target, args=args, name="dragon-pool-calls", daemon=True
             ).start()
@@ -537,11 +565,11 @@ class Dispatcher:
         if place.words.doing() != doing:
             return
         place.is_in_long_call = True
-        task.job.took(1, int(took_s * 1e9))
+        task.job.pace.took(1, int(took_s * 1e9))
         first = task.first + task.n_done
         task.n_done += len(kept)
         task.n_read += len(kept)
-        place.words.withdraw(number, item + 1, self._number)
+        place.words.withdraw(number, item + 1, self.desk.number)
         if place.words.doing() == doing:
             self._withdraw(place, number, item + 1)
         # Otherwise it may have begun some of them, and says where it has stopped.
@@ -659,12 +687,14 @@ class Dispatcher:
 
     def _break(self, exitcode: int | None, text: str) -> None:
         self.error = _broken(exitcode, text)
+        self.desk.is_open = False
         self._supervisor.order(self._supervisor.kill)
 
     def _fail_if_all_have_ended(self) -> None:
         if any(place.is_alive for place in self.places):
             return
-        waiting, self._waiting = self._waiting, deque()
+        waiting = list(self._waiting)
+        self._waiting.clear()
         for run in waiting:
             run.job.begin(run.first, run.end)
             for index in range(run.first, run.end):
@@ -678,27 +708,20 @@ def _death(
     from dragon_overlay.errors import TaskTimeout, WorkerDied
 
     who = place.process.pid, place.process.name
-    what = short_repr(job.func), short_repr(_arguments(job, index))
+    func, arguments = job.call_of(index)
+    what = short_repr(func), short_repr(arguments)
     stack = place.stack.read()
     if place.timed_out is not None:
         return TaskTimeout(*who, place.timed_out, *what, stack)
     return WorkerDied(*who, exitcode, *what, stack, is_out_of_memory)
 
 
-def _arguments(job: Job, index: int) -> Any:
-    (item,) = job.items_of(index, 1)
-    if job.mode == protocol.APPLY:
-        args, kwargs = item
-        return (*args, dict(kwargs)) if kwargs else tuple(args)
-    return item if job.mode == protocol.STARMAP else (item,)
-
-
-def _run_callbacks(answers: Any, results: Channel) -> None:
+def _run_callbacks(answers: Any, ring: Callable[[], object]) -> None:
     """The thread that answers jobs with callbacks: these may take their time."""
     for job, index, kind, *rest in iter(answers.get, None):
         _tell(job, index, kind, *rest)
         del job, rest
-        results.put(None)  # it may have been the last job of a closed pool
+        ring()  # it may have been the last job of a closed pool
 
 
 def _tell(job: Job, index: int, kind: int, *rest: Any) -> None:

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from dragon_overlay import cpus
 from dragon_overlay.pool.dispatcher import Dispatcher, Plan
-from dragon_overlay.pool.jobs import FuturesJob, Limits
-from dragon_overlay.pool.protocol import APPLY, STARMAP
+from dragon_overlay.pool.jobs import FutureJob, Limits, MappedJob
+from dragon_overlay.pool.letters import small_call
 
 __all__ = ["Future", "ProcessPoolExecutor"]
 
@@ -28,18 +28,40 @@ __all__ = ["Future", "ProcessPoolExecutor"]
 class Future(concurrent.futures.Future):  # type: ignore[type-arg]
     """The result of a call, which can also be killed."""
 
-    _kill: Callable[[], object] | None = None
+    _job: FutureJob | None = None
     _has_callbacks = False
+
+    def cancel(self) -> bool:
+        """Cancel the call, unless it is under way or has ended; whether it is cancelled."""
+        is_cancelled = super().cancel()
+        if is_cancelled and self._job is not None:
+            self._job.wake()
+        return is_cancelled
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The call's result, or its exception; waits for it."""
+        return super().result(self._wait(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The call's exception, or None; waits for its end."""
+        return super().exception(self._wait(timeout))
+
+    def _wait(self, timeout: float | None) -> float | None:
+        """Wait for the end; how long is left to wait then."""
+        if self._job is None or self.done():
+            return timeout
+        self._job.wait(timeout)
+        return None if timeout is None else 0.0
 
     def kill(self) -> None:
         """Cancel the call; if it is under way, kill its worker, which is replaced.
 
         The future of a call that is killed fails with dragon.WorkerDied, and is not retried. Does
-        not wait. Nothing happens to a call that has ended, or goes to a worker at this moment as a
-        part of a chunk and has not begun.
+        not wait. Nothing happens to a call that has ended, or goes to a worker at this moment
+        together with others and has not begun.
         """
-        if not self.cancel() and self._kill is not None:
-            self._kill()
+        if not self.cancel() and self._job is not None:
+            self._job.kill()
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Have fn called with the future when it is done, in some thread of this process."""
@@ -55,8 +77,7 @@ class _Calls(NamedTuple):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """As ProcessPoolExecutor.submit, with these options."""
-        (future,) = self.executor._start(fn, APPLY, [(args, kwargs)], 1, self.limits)
-        return future
+        return self.executor._submit(fn, args, kwargs, self.limits)
 
     def map(
         self,
@@ -70,23 +91,30 @@ class _Calls(NamedTuple):
             raise ValueError("chunksize must be >= 1.")
         deadline = None if timeout is None else timeout + time.monotonic()
         items = list(zip(*iterables, strict=False))
-        futures = self.executor._start(fn, STARMAP, items, chunksize, self.limits)
-        return _results(futures, deadline)
+        return _results(self.executor._start(fn, items, chunksize, self.limits), deadline)
 
 
-def _results(futures: list[Future], deadline: float | None) -> Iterator[Any]:
-    futures.reverse()
+def _results(job: MappedJob | None, deadline: float | None) -> Iterator[Any]:
+    if job is None:
+        return
     try:
-        while futures:
-            future = futures.pop()
-            try:
-                yield future.result(None if deadline is None else deadline - time.monotonic())
-            finally:
-                future.cancel()
-                del future  # and its exception's traceback
+        if deadline is None:
+            yield from job
+        else:
+            yield from _until(deadline, job)
     finally:
-        for future in futures:
-            future.cancel()
+        job.cancel()
+
+
+def _until(deadline: float, job: MappedJob) -> Iterator[Any]:
+    while True:
+        try:
+            result = job.next(max(0.0, deadline - time.monotonic()))
+        except StopIteration:
+            return
+        except multiprocessing.TimeoutError:
+            raise TimeoutError from None
+        yield result
 
 
 class ProcessPoolExecutor(concurrent.futures.Executor):
@@ -181,19 +209,32 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         calls = _Calls(self, Limits())
         return calls.map(fn, *iterables, timeout=timeout, chunksize=chunksize)
 
-    def _start(
-        self, fn: Any, mode: int, items: list[Any], chunksize: int, limits: Limits
-    ) -> list[Future]:
-        futures = [Future() for _ in items]
+    def _submit(self, fn: Any, args: Any, kwargs: Any, limits: Limits) -> Future:
+        future = Future()
+        call = small_call(fn, args, kwargs) if limits.timeout is None else None
         with self._lock:
-            if self._is_shut_down:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            if self._dispatcher.error is not None:
-                raise self._dispatcher.error
-            if futures:
-                job = FuturesJob(self._dispatcher, futures, fn, mode, items, chunksize, limits)
-                self._dispatcher.submit(job, len(items))
-        return futures
+            self._require_running()
+            job = FutureJob(self._dispatcher, future, fn, (args, kwargs), limits)
+            if call is None:
+                self._dispatcher.submit(job, 1)
+            else:
+                self._dispatcher.submit_call(job, call)
+        return future
+
+    def _start(self, fn: Any, items: list[Any], chunksize: int, limits: Limits) -> MappedJob | None:
+        with self._lock:
+            self._require_running()
+            if not items:
+                return None
+            job = MappedJob(self._dispatcher, fn, items, chunksize, limits)
+            self._dispatcher.submit(job, len(items))
+        return job
+
+    def _require_running(self) -> None:
+        if self._is_shut_down:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if self._dispatcher.error is not None:
+            raise self._dispatcher.error
 
     def shutdown(
         self, wait: bool = True, *, cancel_futures: bool = False, kill_workers: bool = False
@@ -209,8 +250,9 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             self._is_shut_down = True
         if cancel_futures or kill_workers:
             for job in list(self._dispatcher.jobs.values()):
-                for future in job.futures:
-                    future.kill() if kill_workers else future.cancel()
+                job.cancel()
+                if kill_workers:
+                    self._dispatcher.kill(job)
         self._dispatcher.close()
         if wait:
             self._dispatcher.join()

@@ -9,19 +9,19 @@ Source: Lib/multiprocessing/pool.py of CPython 3.11.
 from __future__ import annotations
 
 import abc
-import functools
 import multiprocessing
 import sys
 import threading
+import types
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures._base import PENDING, RUNNING
+from concurrent.futures._base import PENDING, RUNNING, CancelledError
 from multiprocessing import pool as _stock
 from typing import Any, NamedTuple
 
 import _dragon
 from dragon_overlay.pool.progress import Progress
-from dragon_overlay.pool.protocol import APPLY
+from dragon_overlay.pool.protocol import APPLY, CALL, STARMAP
 
 _Callback = Callable[[Any], object] | None
 
@@ -49,6 +49,17 @@ class Limits(NamedTuple):
         return cls(timeout, retries, lookahead)
 
 
+class Pace:
+    """What a call takes, about."""
+
+    ns: float | None = None  # None: not known
+
+    def took(self, n: int, time_ns: int) -> None:
+        """So many calls have taken so long."""
+        each = time_ns / n
+        self.ns = each if self.ns is None else max(each, (each + self.ns) / 2)
+
+
 class Job(abc.ABC):
     """What the dispatcher knows of a job."""
 
@@ -61,10 +72,12 @@ class Job(abc.ABC):
     mode: int
     items: Any  # index -> item, of those that have no answer
     chunksize: int  # items of a task
-    call_ns: float | None = None  # what a call takes, about; None: not known
+    pace: Pace  # of its calls
+    is_open = False  # the dispatcher has taken it
     has_callbacks = False
     progress: Progress | None = None
     limits: Limits
+    _n_deaths: dict[int, int] | None = None  # of calls whose worker has died
 
     def describe(self, func: Any, mode: int, items: Any, chunksize: int) -> None:
         """Say what is to be done."""
@@ -73,10 +86,12 @@ class Job(abc.ABC):
         self.items = items
         self.chunksize = chunksize
         self.limits = Limits()
-        self._n_deaths: dict[int, int] = {}
+        self.pace = Pace()
 
     def may_retry(self, index: int) -> bool:
         """Whether a call whose worker has died is to be made once more; counts that."""
+        if self._n_deaths is None:
+            self._n_deaths = {}
         n = self._n_deaths[index] = self._n_deaths.get(index, 0) + 1
         return n <= self.limits.retries
 
@@ -113,14 +128,35 @@ class Job(abc.ABC):
     def take_back(self, first: int, end: int) -> None:  # noqa: B027  # most need nothing then
         """Items from first to below end, which have begun for `begin`, will begin once more."""
 
-    def took(self, n: int, time_ns: int) -> None:
-        """So many calls have taken so long."""
-        each = time_ns / n
-        self.call_ns = each if self.call_ns is None else max(each, (each + self.call_ns) / 2)
+    def open(self) -> None:
+        """Note that the dispatcher has taken it."""
+        self.is_open = True
+
+    def call_of(self, index: int) -> tuple[Any, Any]:
+        """The function that is called, and all arguments of a call."""
+        (item,) = self.items_of(index, 1)
+        if self.mode == APPLY:
+            args, kwargs = item
+            return self.func, (*args, dict(kwargs)) if kwargs else tuple(args)
+        return self.func, item if self.mode == STARMAP else (item,)
+
+    def is_call_of(self, index: int, job: Job) -> bool:
+        """Whether the call of an index is of a job."""
+        return self is job
 
     def give_up(self, index: int) -> None:
         """Do not retry a call."""
-        self._n_deaths[index] = self.limits.retries
+        self._n_deaths = {**(self._n_deaths or {}), index: self.limits.retries}
+
+
+def _those_that(may_begin: Callable[[int], bool], first: int, end: int) -> tuple[int, int]:
+    """The next numbers from first to below end that may begin: from the one to below the other."""
+    while first < end and not may_begin(first):
+        first += 1
+    last = min(first + 1, end)
+    while last < end and may_begin(last):
+        last += 1
+    return first, last
 
 
 class _Waited(Job):
@@ -128,7 +164,6 @@ class _Waited(Job):
 
     _callback: _Callback
     _error_callback: _Callback
-    _event: threading.Event
     _success: bool
     _value: Any
 
@@ -144,34 +179,129 @@ class _Waited(Job):
 
     def _end(self) -> None:
         self.func = self.items = self._callback = self._error_callback = None
-        self._event.set()
+        self._let_go_on()
         self._cache.pop(self._job, None)
         self._pool = None
 
+    @abc.abstractmethod
+    def ready(self) -> bool:
+        """Whether it has ended."""
+
+    @abc.abstractmethod
+    def _let_go_on(self) -> None:
+        """It has ended: wake those who wait."""
+
     def abandon(self, error: Exception) -> None:
-        if not self._event.is_set():
+        if not self.ready():
             self._success, self._value = False, error
             self._end()
 
 
-class ApplyJob(_Waited, _stock.ApplyResult):  # type: ignore[type-arg]
+class SingleCall(_dragon.Call, Job):
+    """A job of one call, which may go past the dispatcher."""
+
+
+class ApplyJob(SingleCall, _Waited, _stock.ApplyResult):  # type: ignore[type-arg]
     """One call."""
+
+    mode = APPLY
+    chunksize = 1
+    limits = Limits()
 
     def __init__(
         self, pool: Any, func: Any, call: Any, callback: _Callback, error_callback: _Callback
     ) -> None:
-        super().__init__(pool, callback, error_callback)
+        dispatcher = pool._dispatcher
+        self._desk = dispatcher.desk
+        self._pool = pool
+        self._cache = dispatcher.jobs
+        self._callback = callback
+        self._error_callback = error_callback
         self.has_callbacks = callback is not None or error_callback is not None
-        self.describe(func, APPLY, (call,), 1)
+        self.func = func
+        self.items = (call,)
+        self.pace = dispatcher.pace
+        self._job = next(_stock.job_counter)  # type: ignore[attr-defined]
+        self._cache[self._job] = self
+
+    def ready(self) -> bool:
+        return self._is_done
+
+    def wait(self, timeout: float | None = None) -> None:
+        if not self._is_done:
+            self._desk.wait(self, timeout)
+
+    def get(self, timeout: float | None = None) -> Any:
+        self.wait(timeout)
+        if not self._is_done:
+            raise multiprocessing.TimeoutError
+        if self._success:
+            return self._value
+        raise self._value
+
+    def _let_go_on(self) -> None:
+        self._end_call()
 
     def answer(self, index: int, success: bool, value: Any) -> None:
         self._success, self._value = success, value
         self._finish()
 
 
+class Calls(Job):
+    """Single calls of several jobs, that go to workers together."""
+
+    def __init__(self, jobs: Sequence[tuple[Job, bytes]], pace: Pace) -> None:
+        """Put jobs together.
+
+        Args:
+            jobs: of one call each, and their calls as the worker unpickles them.
+            pace: of all such calls of a pool.
+        """
+        self.describe(None, CALL, [call for _, call in jobs], 1)
+        self.pace = pace
+        self._jobs = [job for job, _ in jobs]
+
+    def open(self) -> None:
+        for job in self._jobs:
+            job.is_open = True
+
+    def call_of(self, index: int) -> tuple[Any, Any]:
+        return self._jobs[index].call_of(0)
+
+    def is_call_of(self, index: int, job: Job) -> bool:
+        return self._jobs[index] is job
+
+    def begin(self, first: int, end: int) -> tuple[int, int]:
+        return _those_that(self._begins, first, end)
+
+    def _begins(self, index: int) -> bool:
+        return self._jobs[index].begin(0, 1) == (0, 1)
+
+    def take_back(self, first: int, end: int) -> None:
+        for job in self._jobs[first:end]:
+            job.take_back(0, 1)
+
+    def may_retry(self, index: int) -> bool:
+        return self._jobs[index].may_retry(0)
+
+    def give_up(self, index: int) -> None:
+        self._jobs[index].give_up(0)
+
+    def runs_callbacks(self, index: int) -> bool:
+        return self._jobs[index].runs_callbacks(0)
+
+    def answer(self, index: int, success: bool, value: Any) -> None:
+        self._jobs[index].answer(0, success, value)
+
+    def abandon(self, error: Exception) -> None:
+        for job in self._jobs:
+            job.abandon(error)
+
+
 class MapJob(_Waited, _stock.MapResult):  # type: ignore[type-arg]
     """Many calls that are waited for together; it has ended when all of them have."""
 
+    _event: threading.Event
     _number_left: int
     _value: list[Any]
 
@@ -190,6 +320,12 @@ class MapJob(_Waited, _stock.MapResult):  # type: ignore[type-arg]
         self.describe(func, mode, items, chunksize)
         self._number_left = len(items)
         self._error: Any = None
+
+    def ready(self) -> bool:
+        return self._event.is_set()
+
+    def _let_go_on(self) -> None:
+        self._event.set()
 
     def answer(self, index: int, success: bool, value: Any) -> None:
         if success:
@@ -326,11 +462,15 @@ class _Iterated(_dragon.ResultIterator, Job):
             self._room.add(n_chunks)
 
     def answer(self, index: int, success: bool, value: Any) -> None:
+        if self.is_over:
+            return
         self.items.pop(index, None)
         with self._cond:
             self._add(index, [value] if success else Failure(value), 1)
 
     def answer_all(self, first: int, results: list[Any]) -> None:
+        if self.is_over:
+            return
         for index in range(first, first + len(results)):
             del self.items[index]
         with self._cond:
@@ -388,92 +528,124 @@ class IMapUnorderedJob(_Iterated, _stock.IMapUnorderedIterator):  # type: ignore
         self._end_if_all_are_there()
 
 
-class FuturesJob(Job):
-    """Calls that each have a future: of an executor."""
+class MappedJob(IMapJob):
+    """Calls of an executor whose results are iterated over; all items are known."""
 
     def __init__(
-        self,
-        dispatcher: Any,
-        futures: list[Any],
-        func: Any,
-        mode: int,
-        items: list[Any],
-        chunksize: int,
-        limits: Limits,
+        self, dispatcher: Any, func: Any, items: Sequence[Any], chunksize: int, limits: Limits
     ) -> None:
         """Make one.
 
         Args:
             dispatcher: keeps it until all calls have ended.
-            futures: of ``dragon.futures``, one for each item.
             func: what is called.
-            mode: how, see `protocol`.
-            items: what with.
+            items: what with: tuples of arguments, at least one.
             chunksize: items of a task.
             limits: what the calls may take.
         """
-        self.describe(func, mode, items, chunksize)
-        self.limits = limits
-        self.futures = list(futures)
-        self._dropped: set[int] = set()  # cancelled ones that the job knows of
-        self._lock = threading.Lock()  # two threads answer: those with callbacks, and the others
-        self._n_left = len(futures)
-        self._job = next(_stock.job_counter)  # type: ignore[attr-defined]
-        self._cache = dispatcher.jobs
-        self._cache[self._job] = self
-        for index, future in enumerate(futures):
-            future._kill = functools.partial(dispatcher.kill, self, index)
+        # The standard library's iterators ask a pool for its jobs.
+        pool = types.SimpleNamespace(_cache=dispatcher.jobs)
+        super().__init__(pool, func, STARMAP, chunksize, limits)
+        self.items = dict(enumerate(items))
+        self._length = len(items)
+        self._is_cancelled = False
 
-    def runs_callbacks(self, index: int) -> bool:
-        return bool(self.futures[index]._has_callbacks)
+    def cancel(self) -> None:
+        """Calls that have not begun fail with CancelledError, and are not made."""
+        self._is_cancelled = True
 
     def begin(self, first: int, end: int) -> tuple[int, int]:
-        while first < end and not self._may_begin(first):
-            first += 1
-        last = min(first + 1, end)
-        while last < end and self._may_begin(last):
-            last += 1
-        return first, last
+        if not self._is_cancelled:
+            return first, end
+        for index in range(first, end):
+            self.answer(index, False, CancelledError())
+        return end, end
+
+
+class FutureJob(SingleCall):
+    """The call of a future."""
+
+    mode = APPLY
+    chunksize = 1
+
+    def __init__(self, dispatcher: Any, future: Any, func: Any, call: Any, limits: Limits) -> None:
+        """Make one.
+
+        Args:
+            dispatcher: keeps it until the call has ended.
+            future: of ``dragon.futures``.
+            func: what is called.
+            call: its arguments and keywords.
+            limits: what the call may take.
+        """
+        self._desk = dispatcher.desk
+        self._dispatcher = dispatcher
+        self.func = func
+        self.items = (call,)
+        self.limits = limits
+        self.pace = dispatcher.pace
+        self._future = future
+        self._cache = dispatcher.jobs
+        self._job = next(_stock.job_counter)  # type: ignore[attr-defined]
+        self._cache[self._job] = self
+        future._job = self
+
+    def cancel(self) -> None:
+        """Cancel the call, if it has not begun."""
+        if self._future is not None:
+            self._future.cancel()
+
+    def kill(self) -> None:
+        """Kill its worker, if it has begun."""
+        self._dispatcher.kill(self)
+
+    def wait(self, timeout: float | None) -> None:
+        """Wait until it has ended."""
+        self._desk.wait(self, timeout)
+
+    def wake(self) -> None:
+        """Let those who wait go on: it was cancelled."""
+        self._end_call()
+
+    def runs_callbacks(self, index: int) -> bool:
+        return self._future is not None and bool(self._future._has_callbacks)
+
+    def begin(self, first: int, end: int) -> tuple[int, int]:
+        return (first, end) if self._may_begin() else (end, end)
 
     def take_back(self, first: int, end: int) -> None:
-        for future in self.futures[first:end]:
-            with future._condition:
-                if future._state == RUNNING:
-                    future._state = PENDING
+        with self._future._condition:
+            if self._future._state == RUNNING:
+                self._future._state = PENDING
 
     def answer(self, index: int, success: bool, value: Any) -> None:
-        if self._may_begin(index):
-            self._set(index, success, value)
-
-    def abandon(self, error: Exception) -> None:
-        for index, future in enumerate(self.futures):
-            if not future.done() and self._may_begin(index):
-                self._set(index, False, error)
-
-    def _may_begin(self, index: int) -> bool:
-        """Whether a call is wanted; then it cannot be cancelled any more."""
-        future = self.futures[index]
-        if future._state == RUNNING:
-            return True
-        if index in self._dropped or (future.done() and not future.cancelled()):
-            return False
-        is_wanted: bool = future.set_running_or_notify_cancel()
-        if not is_wanted:
-            self._dropped.add(index)
-            self._one_ended()
-        return is_wanted
-
-    def _set(self, index: int, success: bool, value: Any) -> None:
-        future = self.futures[index]
-        future._kill = None
-        self._one_ended()
+        if not self._may_begin():
+            return
+        future = self._future
+        self._end()
         if success:
             future.set_result(value)
         else:
             future.set_exception(value)
+        self._end_call()
 
-    def _one_ended(self) -> None:
-        with self._lock:
-            self._n_left -= 1
-            if self._n_left == 0:
-                self._cache.pop(self._job, None)
+    def abandon(self, error: Exception) -> None:
+        self.answer(0, False, error)
+
+    def _may_begin(self) -> bool:
+        """Whether the call is wanted; then it cannot be cancelled any more."""
+        future = self._future
+        if future is None:
+            return False
+        if future._state == RUNNING:
+            return True
+        is_wanted: bool = future.set_running_or_notify_cancel()
+        if not is_wanted:
+            self._end()
+            self._end_call()
+        return is_wanted
+
+    def _end(self) -> None:
+        self._cache.pop(self._job, None)
+        self.func = self.items = None
+        del self._future

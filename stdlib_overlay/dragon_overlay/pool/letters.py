@@ -14,6 +14,7 @@ import io
 from pickle import PickleBuffer, PicklingError, loads
 from typing import Any
 
+import _dragon
 from dragon_overlay import by_value
 
 
@@ -78,15 +79,34 @@ def _arrive(data: Any, buffers: list[Any]) -> Arrived:
         return Arrived(None, error)
 
 
-def put_task(inbox: Any, header: tuple[Any, ...], task: Any) -> None:
+def put_task(inbox: Any, number: int, n_items: int, task: Any) -> None:
     """Send a worker a task, by value if the standard pickler refuses a name in it.
+
+    It arrives as (number, n_items, letter).
 
     Raises:
         PicklingError: and whatever else pickling raises; nothing was sent.
     """
     try:
-        inbox.put((*header, Sealed(task)))
+        if by_value.main_is_importable():
+            inbox._put_letter(number, n_items, task)
+        else:
+            inbox.put((number, n_items, Sealed(task)))
     except (PicklingError, AttributeError) as error:
         if not by_value.is_about_names(error):
             raise
-        inbox.put((*header, Sealed(task, error)))
+        inbox.put((number, n_items, Sealed(task, error)))
+
+
+#: Calls up to this size are pickled by who submits them, and travel with others.
+_SMALL_CALL_BYTES = 1000
+
+
+def small_call(func: Any, args: Any, kwargs: Any) -> bytes | None:
+    """A call as CALL has it; None: it is to go alone."""
+    if type(args) is not tuple or type(kwargs) is not dict:
+        return None
+    call = _dragon.pickle_small((func, args, kwargs), _SMALL_CALL_BYTES)
+    if call is not None and b"__main__" in call and not by_value.main_is_importable():
+        return None
+    return call

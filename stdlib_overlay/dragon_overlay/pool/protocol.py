@@ -1,15 +1,13 @@
 """What the workers of a pool and the process that has it say to each other (docs/pool.md).
 
 To a worker, through its inbox: ``(number, n_items, Letter)``, or None: end. The letter has ``(mode,
-function, items)``. From all workers, through one channel: ``(place, generation,
-number, item, kind, ...)``. Beside that a worker notes in shared words what it is doing, so that
-this is known when it is dead, keeps small results in a journal there until it sends several, and is
-told there which calls were withdrawn.
+function, items)``, or with 0 for n_items a single call, ``(function, arguments, keywords)``. From
+all workers, through one channel: ``(place, generation, number, item, kind, ...)``. Beside that a
+worker notes in shared words what it is doing, so that this is known when it is dead, keeps small
+results in a journal there until it sends several, and is told there which calls were withdrawn.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import _dragon
 from dragon_overlay.heap import BufferWrapper
@@ -20,6 +18,7 @@ from dragon_overlay.reduction import Shared
 APPLY = 0  # func(*item[0], **item[1])
 MAP = 1  # func(item)
 STARMAP = 2  # func(*item)
+CALL = 3  # the item is a pickle of func, arguments and keywords
 
 # ---- kinds of messages from workers, and what follows ----
 
@@ -73,11 +72,3 @@ class Words(BufferWrapper):
     def of_place(self, place: int) -> _dragon.PlaceWords:
         """The words and the journal of one place."""
         return _dragon.PlaceWords(self, place, self._n_places)
-
-
-def numbers() -> Any:
-    """Numbers for tasks, none of them 0."""
-    n = 0
-    while True:
-        n += 1
-        yield n

@@ -25,8 +25,9 @@ PATIENCE_S = 2.0
 class Supervisor:
     """Starts, watches and ends processes, in a thread of its own."""
 
-    def __init__(self, results: Channel, name: str) -> None:
+    def __init__(self, results: Channel, ring: Callable[[], object], name: str) -> None:
         self._results = results
+        self._ring = ring  # has the dispatcher look into results
         self._workers: dict[int, tuple[Any, int, int]] = {}  # sentinel -> process, station
         self._orders: deque[Callable[[], object] | None] = deque()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -124,3 +125,4 @@ class Supervisor:
 
     def _tell(self, place: int, generation: int, kind: int, *rest: Any) -> None:
         self._results.put((place, generation, 0, 0, kind, *rest))
+        self._ring()

@@ -108,9 +108,13 @@ class _Worker(_dragon.WorkerLoop):
         if not self.begin(number, 0):
             return
         try:
-            mode, func, items = letter.open()
+            if n_items == 0:  # a single call that went past the dispatcher
+                func, args, kwargs = letter.open()
+                mode, items = APPLY, ((args, kwargs),)
+            else:
+                mode, func, items = letter.open()
         except BaseException as error:  # noqa: BLE001  # whatever the program's unpickling raises
-            self._fail_all(number, n_items, error)
+            self._fail_all(number, max(1, n_items), error)
         else:
             self.call_all(number, mode, func, items)
 
