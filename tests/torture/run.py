@@ -5,7 +5,7 @@
 
 Exits with 1 if a program ended under "dragon" otherwise than `pains.py` says, or left anything.
 With --stock, the library's start method "spawn" goes through the same, which is not judged; that
-takes 8 minutes, since what hangs is given 20 s. --rounds: so many of the storm (`storm.py`).
+takes 8 minutes, since what hangs is given 15 s. --rounds: so many of the storm (`storm.py`).
 --seconds: begin nothing later than that. --loaded: each core has other work. --readme: write the
 table there, between its marks.
 

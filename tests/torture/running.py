@@ -61,7 +61,7 @@ def dragon(executable: str, limit_s: float = 30) -> Runner:
     return Runner((executable, "--start-method", "dragon"), limit_s, {})
 
 
-def stock(executable: str, limit_s: float = 20) -> Runner:
+def stock(executable: str, limit_s: float = 15) -> Runner:
     """Programs under the library's start method "spawn"."""
     folder = str(HERE / "programs" / "spawn_by_default")
     return Runner((executable,), limit_s, {"PYTHONPATH": folder})
@@ -185,9 +185,9 @@ class _Run:
 
 
 def _begin(terminal: _Terminal | None) -> None:
-    """In the program to be: what a shell does, which may have had this one ignore interrupts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    """In the program to be: what a shell does. This one may have been told to ignore these."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     if terminal is not None:
         terminal.become_controlling()
 
