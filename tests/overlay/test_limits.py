@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from overlay_support import TIMEOUT_S, environment, write_script
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from control_group import group_of, in_group, n_killed_in
+
 MIB = 1 << 20
 
 BEGIN = """
@@ -439,3 +443,23 @@ def test_no_process_left_is_eagain_for_all_that_starts_some(tmp_path: Path) -> N
 """
     done = output(tmp_path, text).splitlines()
     assert done == ["BlockingIOError: [Errno 11] Resource temporarily unavailable"] * 3 + ["1 []"]
+
+
+def test_the_pool_is_full_before_the_kernel_kills(tmp_path: Path) -> None:
+    text = """
+    q = context.Queue()
+    print(exit_code(context, put_until_full, (q, 8 * MIB)))
+    n = 0
+    while not isinstance(item := q.get(), str):  # one by one: copies would count as well
+        n += 1
+    print(n, item)
+    print(mapped(context), managed(context))
+"""
+    with group_of(768 * MIB) as group:
+        first, second, last = output(tmp_path, text, in_group(group)).splitlines()
+        assert n_killed_in(group) == 0
+    number, _, error = second.partition(" ")
+    assert first == "0"
+    assert int(number) > 75
+    assert f"its limit is {768 * MIB // 8 * 7}, free are" in error
+    assert last == "[1, 2, 3] {'a': 1}"
