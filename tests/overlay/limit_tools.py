@@ -90,7 +90,7 @@ def say_hello(address: Any) -> None:
 
 
 def left() -> list[str]:
-    """Names in /dev/shm, of which the programs here should leave none."""
+    """Names in /dev/shm, which is the program's own in some tests."""
     return os.listdir("/dev/shm")
 
 
