@@ -88,7 +88,7 @@ static int look_for_a_while(struct dragon_channel_set *set, size_t *index_out, u
     do
         r = look(set, index_out, events_out);
     while (r == DRAGON_CHANNEL_SET_NOT_YET && dragon_spin_again(&round));
-    dragon_spin_end(&set->spin, r != DRAGON_CHANNEL_SET_NOT_YET);
+    dragon_spin_end(&set->spin, &round, r != DRAGON_CHANNEL_SET_NOT_YET);
     return r;
 }
 

@@ -256,7 +256,7 @@ static bool comes_while_looking(struct dragon_pipe *pipe)
 
     while (!(is_there = has_message(pipe)) && dragon_spin_again(&round))
         ;
-    dragon_spin_end(&pipe->channel.receive_spin, is_there);
+    dragon_spin_end(&pipe->channel.receive_spin, &round, is_there);
     return is_there;
 }
 
@@ -340,7 +340,7 @@ static bool any_comes_while_looking(const struct dragon_pipe_waited *waited, siz
     round = dragon_spin_begin(spin);
     while (!(is_there = any_message(waited, n)) && dragon_spin_again(&round))
         ;
-    dragon_spin_end(spin, is_there);
+    dragon_spin_end(spin, &round, is_there);
     return is_there;
 }
 

@@ -234,7 +234,7 @@ static bool look_for_a_while(struct dragon_condition_waiter *waiter)
 
     while (!(notified = dragon_condition_is_notified(waiter)) && dragon_spin_again(&round))
         ;
-    dragon_spin_end(&spin, notified);
+    dragon_spin_end(&spin, &round, notified);
     return notified;
 }
 

@@ -397,7 +397,7 @@ static int look_for_a_while(struct dragon_lock *lock, const struct dragon_lock_t
 
     while ((r = take_in_turn(lock, turn)) == DRAGON_LOCK_BUSY && dragon_spin_again(&round))
         ;
-    dragon_spin_end(&lock->spin, r != DRAGON_LOCK_BUSY);
+    dragon_spin_end(&lock->spin, &round, r != DRAGON_LOCK_BUSY);
     return r;
 }
 

@@ -8,14 +8,15 @@
  * alone are wrong when the peer needs this core: a yield then *is* the
  * hand-over. A yield that took long means that somebody else needs the core:
  * leave at once. The budget follows success, per waiting thread and site:
- * it grows when looking was enough, and shrinks to nothing when it was not.
+ * it grows when looking was enough, and shrinks to nothing when it was not, at once when a
+ * yield cost a slice of somebody else's: a sleeper is woken before its turn, who yields is not.
  * (Measurements: docs/waiting.md.)
  *
  * Use:
  *   struct dragon_spin_round round = dragon_spin_begin(spin);
  *   while (!(ready = condition) && dragon_spin_again(&round))
  *       ;
- *   dragon_spin_end(spin, ready);
+ *   dragon_spin_end(spin, &round, ready);
  */
 
 #include "base/atomic.h"
@@ -42,6 +43,7 @@ struct dragon_spin_round {
     int64_t end_ns;
     int n_pauses; /* since the last yield */
     int n_long_yields;
+    bool lost_a_slice; /* a yield took longer than any budget */
 };
 
 /* Begin to look: the round ends at once where looking did not pay before. */
@@ -81,19 +83,24 @@ static inline bool dragon_spin_again(struct dragon_spin_round *round)
     before_ns = dragon_now_ns();
     dragon_os_yield();
     after_ns = dragon_now_ns();
+    round->lost_a_slice = after_ns - before_ns > DRAGON_SPIN_MAX_NS;
     if (after_ns - before_ns > DRAGON_SPIN_LONG_YIELD_NS && ++round->n_long_yields == 2)
         return false;
-    return after_ns < round->end_ns;
+    return after_ns < round->end_ns; /* not after a lost slice */
 }
 
-/* Learn from the round: whether what was waited for came while looking. */
-static inline void dragon_spin_end(struct dragon_spin *spin, bool succeeded)
+/* Learn from the round: whether what was waited for came while looking. After a slice that was
+ * lost it would have come to a sleeper earlier. */
+static inline void dragon_spin_end(struct dragon_spin *spin, const struct dragon_spin_round *round,
+                                   bool succeeded)
 {
     int32_t budget_ns = dragon_peek(&spin->budget_ns);
 
     if (budget_ns <= 0)
         return;
-    if (succeeded)
+    if (round->lost_a_slice)
+        budget_ns = -1;
+    else if (succeeded)
         budget_ns = budget_ns < DRAGON_SPIN_MAX_NS / 2 ? 2 * budget_ns : DRAGON_SPIN_MAX_NS;
     else
         budget_ns = budget_ns > DRAGON_SPIN_MIN_NS / 4 ? budget_ns / 2 : -1;

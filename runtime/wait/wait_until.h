@@ -35,7 +35,7 @@ static inline int dragon_wait_until(struct dragon_eventcount *eventcount, struct
     round = dragon_spin_begin(spin);
     while (!(is_ready = ready(context)) && dragon_spin_again(&round))
         ;
-    dragon_spin_end(spin, is_ready);
+    dragon_spin_end(spin, &round, is_ready);
     while (!is_ready) {
         uint32_t key = dragon_eventcount_prepare(eventcount);
 
