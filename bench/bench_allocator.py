@@ -39,6 +39,18 @@ PROGRAMS = {
         "import numpy as np; a = b = c = np.ones(1000000)",
         "for _ in range(100): a * b + c",
     ),
+    "pickle: 50000 tuples and as many bytes, there and back, 5 times": (
+        "import pickle; items = [(i, str(i), b'x' * (700 + i % 800)) for i in range(50000)]",
+        "for _ in range(5): pickle.loads(pickle.dumps(items, 5))",
+    ),
+    "dict churn: 1000 dicts of 20 keys replaced 200 times": (
+        "kept = [None] * 1000",
+        "for i in range(200000): kept[i % 1000] = {j: (i, j) for j in range(20)}",
+    ),
+    "strings: 200000 made, joined, split, 5 times": (
+        "words = [f'word number {i}' for i in range(200000)]",
+        "for _ in range(5): [w.upper() for w in '\\n'.join(words).split('\\n')]",
+    ),
     "json, 20000 objects, 10 times": (
         "import json; t = json.dumps([{'a': i, 'b': [i] * 5, 'c': str(i)} for i in range(20000)])",
         "for _ in range(10): json.loads(t)",

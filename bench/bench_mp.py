@@ -151,7 +151,8 @@ def write(folder: Path, report: Report, record: dict[str, Any], rows: list[Row])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "mp.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (folder / "mp.md").write_text(report.text, encoding="utf-8")
-    (folder / "mp_short.md").write_text(short_table(rows) + "\n", encoding="utf-8")
+    short = f"{record['date']}, {record['machine']}:\n\n{short_table(rows)}\n"
+    (folder / "mp_short.md").write_text(short, encoding="utf-8")
     if not draw(rows, f"multiprocessing, {record['machine']}", folder / "mp.svg"):
         print("no picture: matplotlib is not installed (Debian: python3-matplotlib)")
 
