@@ -199,7 +199,8 @@ class Running:
     """The program, while its objects exist."""
 
     def __init__(self) -> None:
-        before = set(os.listdir("/dev/shm"))
+        self._before = set(os.listdir("/dev/shm"))
+        self.shm: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
             env=environment(TMPDIR="/tmp"),
@@ -207,11 +208,15 @@ class Running:
             stdout=subprocess.PIPE,
             text=True,
         )
+
+    def wait_until_ready(self) -> None:
+        """Wait until it has told what it has."""
         assert self.process.stdout is not None
         self.sockets = self.process.stdout.readline().split()
         self.pool = self.process.stdout.readline().strip()
         self.pids = descendants(self.process.pid)
-        self.shm = sorted(set(os.listdir("/dev/shm")) - before)
+        new = set(os.listdir("/dev/shm")) - self._before
+        self.shm = sorted(name for name in new if f"secure{self.process.pid}" in name)
 
     def end(self) -> int:
         """Let it end; its status."""
@@ -223,12 +228,15 @@ class Running:
 def running() -> Any:
     """A program of user 60127, with a queue, children, a manager, a Listener, and a named pool."""
     one = Running()
-    yield one
-    if one.process.poll() is None:
-        one.process.kill()
-        one.process.wait()
-    for name in one.shm:
-        Path("/dev/shm", name).unlink(missing_ok=True)
+    try:
+        one.wait_until_ready()
+        yield one
+    finally:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+        for name in one.shm:
+            Path("/dev/shm", name).unlink(missing_ok=True)
 
 
 @needs_root
