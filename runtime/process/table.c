@@ -323,12 +323,16 @@ static bool find_released(struct dragon_table *table, uint32_t n, uint32_t *slot
     for (uint32_t i = 0; i < n; i++) {
         struct dragon_table_slot *slot = dragon_table_claimed(table, i);
 
-        if (dragon_peek(&slot->state) != DRAGON_TABLE_FREE || dragon_peek(&slot->number) >= oldest)
+        if (dragon_peek(&slot->state) != DRAGON_TABLE_FREE)
             continue;
-        *slot_out = i;
-        if (dragon_peek(&slot->death) == 0)
+        if (dragon_peek(&slot->death) == 0) {
+            *slot_out = i;
             return true;
-        oldest = dragon_peek(&slot->number);
+        }
+        if (dragon_peek(&slot->number) < oldest) {
+            *slot_out = i;
+            oldest = dragon_peek(&slot->number);
+        }
     }
     return oldest != UINT64_MAX;
 }

@@ -580,6 +580,23 @@ Test(table, a_killed_process_leaves_its_pid_signal_and_name_until_its_slot_is_us
     cr_assert_eq(child_result(pid), 256 + SIGKILL);
 }
 
+Test(table, a_slot_that_tells_of_a_death_is_used_after_one_that_has_been_released_since)
+{
+    uint32_t slot, released;
+    pid_t pid;
+
+    slot = zombie_in_slot(pause_for_ever, SIGKILL, &pid);
+    cr_assert_eq(dragon_table_bury(&table, pid, DRAGON_STATUS_UNKNOWN), 1);
+    dragon_table_sweep_dead(&table);
+    released = claim();
+    for (uint32_t i = 2; i < DRAGON_TABLE_FIRST_SLOTS; i++)
+        cr_assert_neq(claim(), slot);
+    dragon_table_release(&table, released);
+    cr_assert_eq(claim(), released);
+    cr_assert_eq(claim(), slot);
+    cr_assert_eq(child_result(pid), 256 + SIGKILL);
+}
+
 Test(table, who_has_left_has_not_died)
 {
     uint32_t slot;
