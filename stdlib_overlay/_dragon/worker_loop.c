@@ -174,7 +174,7 @@ static bool is_small(PyObject *value)
     return type == &PyBytes_Type && PyBytes_GET_SIZE(value) <= SMALL_BYTES;
 }
 
-static int send_large(struct task *task, Py_ssize_t i, PyObject *value)
+static int send_alone(struct task *task, Py_ssize_t i, PyObject *value)
 {
     PyObject *result;
 
@@ -194,12 +194,14 @@ static int take_result(struct task *task, Py_ssize_t i, bool is_last, PyObject *
     if (probe(task->loop, "called") < 0)
         return -1;
     if (!is_small(value))
-        return send_large(task, i, value);
+        return send_alone(task, i, value);
     r = keep(task, value);
-    if (r == 0 && send_kept(task, i) == 0) /* there was no room */
-        r = keep(task, value);
-    if (r <= 0)
-        return r < 0 || PyErr_Occurred() ? -1 : send_large(task, i, value);
+    if (r < 0)
+        return -1;
+    /* Without room for it what is in the journal is sent, but stays there until the next call is
+     * committed: until then the pool may be reading it. */
+    if (r == 0)
+        return send_alone(task, i, value);
     if (is_last || task->now_ns - task->sent_ns >= task->loop->keep_ns)
         return send_kept(task, i + 1);
     return 0;

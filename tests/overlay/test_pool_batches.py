@@ -129,6 +129,32 @@ def test_a_worker_stops_at_a_call_that_was_withdrawn(words: Any) -> None:
     assert words.doing() == 0
 
 
+def test_what_was_kept_before_a_call_stays_as_long_as_that_call_is_named(words: Any) -> None:
+    """The pool may be reading it."""
+    sent: list[Any] = []
+    noted: list[Any] = [0, 0, []]  # a call: its word, how many results were kept before, which
+
+    class Loop(_dragon.WorkerLoop):
+        def _send(self, *alone: Any) -> None:
+            sent.append(alone[-1:])
+
+    def text_of(i: int) -> str:
+        noted[:] = words.doing(), i - len(sent), words.kept(0, i - len(sent))
+        return chr(ord("a") + i % 26) * 1000
+
+    def put(message: Any) -> None:
+        sent.extend([(text,) for text in _dragon.results_of(message[6], 0, message[5])])
+
+    def look(step: str) -> None:
+        if words.doing() == noted[0]:
+            assert words.kept(0, noted[1]) == noted[2], step
+
+    loop = Loop(words, put, 1, 7)
+    loop.keep_ns, loop.probe = 1 << 60, look
+    loop.call_all(5, protocol.MAP, text_of, range(100))  # the journal is full several times
+    assert [text[0] for (text,) in sent] == [chr(ord("a") + i % 26) for i in range(100)]
+
+
 @pytest.mark.parametrize(
     ("first", "end", "number", "is_withdrawn"),
     [
