@@ -226,6 +226,18 @@ static bool receive_word(const struct seed *seed, char *word_out, int *fd_out)
            dragon_os_receive(seed->socket, word_out, WORD_BYTES, fd_out) == WORD_BYTES;
 }
 
+/* 0; -EPERM: the planter has given up rights that the seed has; -errno: nobody can tell. */
+static int check_planter(int32_t planter_pid)
+{
+    struct dragon_os_rights rights;
+    int r = dragon_os_rights(&rights);
+
+    if (r < 0)
+        return r;
+    r = dragon_os_check_rights(planter_pid, &rights);
+    return r > 0 ? -EPERM : r;
+}
+
 /* False: the planter has ended in the middle of it. */
 static bool receive_path(struct seed *seed)
 {
@@ -236,20 +248,21 @@ static bool receive_path(struct seed *seed)
         size_bytes > DRAGON_SEED_MAX_PATH_BYTES ||
         recv(seed->socket, path, size_bytes, MSG_WAITALL) != (ssize_t)size_bytes)
         return false;
-    memcpy(seed->path, path, sizeof path);
+    if (check_planter(seed->planter_pid) == 0)
+        memcpy(seed->path, path, sizeof path);
     return true;
 }
 
-/* 0; -EPERM: the planter has given up rights that a sprout would have; -errno: nobody can tell. */
-static int check_planter(int32_t planter_pid)
+/* pool_fd: consumed. */
+static void keep_node(struct seed *seed, int pool_fd)
 {
-    struct dragon_os_rights rights;
-    int r = dragon_os_rights(&rights);
-
-    if (r < 0)
-        return r;
-    r = dragon_os_check_rights(planter_pid, &rights);
-    return r > 0 ? -EPERM : r;
+    if (check_planter(seed->planter_pid) != 0) {
+        dragon_os_close(pool_fd);
+        return;
+    }
+    if (seed->pool_fd >= 0)
+        dragon_os_close(seed->pool_fd);
+    seed->pool_fd = pool_fd;
 }
 
 /* Returns true in sprouts. */
@@ -287,9 +300,7 @@ static void tend(struct seed *seed, int *argc, char ***argv)
         if (!receive_word(seed, word, &fd))
             end_seed(seed);
         if (fd >= 0 && memcmp(word, NODE, WORD_BYTES) == 0) {
-            if (seed->pool_fd >= 0)
-                dragon_os_close(seed->pool_fd);
-            seed->pool_fd = fd;
+            keep_node(seed, fd);
         } else if (fd >= 0) {
             if (make_sprout(seed, fd, argc, argv))
                 return;

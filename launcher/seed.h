@@ -19,6 +19,9 @@
  * itself: send "keep", uint32 size of the path in bytes, the path, in one piece. Another path takes
  * its place.
  *
+ * A planter that is not allowed any more what the seed is allowed is heard in none of this: who has
+ * given up rights does not have the seed remove or kill what it could not.
+ *
  * To have a sprout: send the 4 bytes "more" to the seed's socket, and with them one end of a socket
  * pair of packets; then, to the other end, one packet
  *     uint32 size of what follows, in bytes; uint32 n_words; uint32 n_variables

@@ -113,6 +113,36 @@ def test_it_is_removed_with_all_that_is_in_it_when_the_head_ends_suddenly(
     assert (tmp_path / "precious").exists()
 
 
+@pytest.mark.skipif(
+    "NoNewPrivs:\t0" not in Path("/proc/self/status").read_text(),
+    reason="there is nothing left that could be given up",
+)
+def test_nothing_is_removed_for_a_program_that_has_given_up_rights(
+    run: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    after.mkdir()
+    text = f"""
+import ctypes, os, socket
+from dragon_overlay import seed
+def wait_until_heard():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        seed._the_starter().tell_seed(b"more", [theirs.fileno()])
+    ours.send(b"no order")
+    ours.recv(4)
+seed.keep({str(before)!r})
+wait_until_heard()
+ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+seed.keep({str(after)!r})
+os.kill(os.getpid(), 9)
+"""
+    assert run(text).status == -9
+    assert until(lambda: not before.exists())  # a path that is heard later takes its place
+    assert after.exists()
+
+
 def test_a_manager_that_is_killed_leaves_nothing_when_the_program_has_ended(
     run: Callable[..., Outcome], temporary: Path
 ) -> None:
