@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#define DRAGON_OS_RIGHTS_STATUS_BYTES 1024
+#define DRAGON_OS_RIGHTS_N_LINES 11
 
 enum dragon_os_rights_outcome {
     DRAGON_OS_OTHER_RIGHTS = 1,
@@ -17,12 +17,11 @@ enum dragon_os_rights_outcome {
 
 /* Plain data without padding, for dragon_os_check_rights. */
 struct dragon_os_rights {
-    uint64_t places[10];                        /* root folder and name spaces: device, inode */
-    char status[DRAGON_OS_RIGHTS_STATUS_BYTES]; /* users, groups, capabilities, filters */
+    uint64_t places[10];                      /* root folder and name spaces: device, inode */
+    uint64_t lines[DRAGON_OS_RIGHTS_N_LINES]; /* users, groups, capabilities, filters: hashes */
 };
 
-/* The rights of the calling process. -ENOENT: there is no /proc; -E2BIG: it is in more groups than
- * there is room for, and cannot be compared. */
+/* The rights of the calling process. -ENOENT: there is no /proc; -ENOMEM. */
 int dragon_os_rights(struct dragon_os_rights *rights_out);
 
 /* Whether process pid has these rights now. 0; DRAGON_OS_OTHER_RIGHTS; -errno: that cannot be told,

@@ -3,28 +3,25 @@
 #include "base/error.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
-#define STATUS_BYTES 8192
 
 /* Of users and groups the real and the effective one, as surroundings.py has it: exec changes the
  * saved one. */
-static const char *const ids[] = {"\nUid:\t", "\nGid:\t"};
-
 static const char *const lines[] = {
-    "\nGroups:\t", "\nCapInh:\t",     "\nCapPrm:\t",  "\nCapEff:\t",          "\nCapBnd:\t",
-    "\nCapAmb:\t", "\nNoNewPrivs:\t", "\nSeccomp:\t", "\nSeccomp_filters:\t",
+    "Uid:\t",    "Gid:\t",    "Groups:\t",     "CapInh:\t",  "CapPrm:\t",          "CapEff:\t",
+    "CapBnd:\t", "CapAmb:\t", "NoNewPrivs:\t", "Seccomp:\t", "Seccomp_filters:\t",
 };
+#define N_IDS 2
+#define N_LINES (sizeof lines / sizeof *lines)
 
 static const char *const places[] = {"root", "ns/user", "ns/mnt", "ns/pid", "ns/net"};
 #define N_PLACES (sizeof places / sizeof *places)
 
-_Static_assert(sizeof(struct dragon_os_rights) == N_PLACES * 16 + DRAGON_OS_RIGHTS_STATUS_BYTES,
+_Static_assert(N_LINES == DRAGON_OS_RIGHTS_N_LINES, "room for all lines");
+_Static_assert(sizeof(struct dragon_os_rights) == N_PLACES * 16 + N_LINES * 8,
                "no padding, and room for all places");
 
 static void path_of(int32_t pid, const char *name, char path_out[64])
@@ -40,57 +37,44 @@ static int failed(void)
     return dragon_error_origin(-errno);
 }
 
-static int read_status(int32_t pid, char text_out[STATUS_BYTES])
+/* FNV-1a, of the text up to the n-th tab or the line's end. */
+static uint64_t hash_of(const char *text, int n_tabs)
 {
-    char path[64];
-    ssize_t n;
-    int fd;
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
 
-    path_of(pid, "status", path);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return failed();
-    n = read(fd, text_out, STATUS_BYTES);
-    close(fd);
-    if (n <= 0)
-        return n < 0 ? failed() : dragon_error_origin(-ENOENT);
-    if (n == STATUS_BYTES)
-        return dragon_error_origin(-E2BIG);
-    text_out[n] = '\0';
-    return 0;
+    while (*text != '\0' && *text != '\n' && (*text != '\t' || --n_tabs != 0))
+        hash = (hash ^ (unsigned char)*text++) * UINT64_C(0x100000001b3);
+    return hash;
 }
 
-/* Append the text from after key up to the n-th tab, or the line's end. What a kernel does not tell
- * is empty. */
-static int append(struct dragon_os_rights *rights, size_t *used_io, const char *text,
-                  const char *key, int n_tabs)
+static void add_line(const char *line, struct dragon_os_rights *rights)
 {
-    const char *from = strstr(text, key);
-    size_t n = 0;
-
-    if (from) {
-        from += strlen(key);
-        while (from[n] != '\0' && from[n] != '\n' && (from[n] != '\t' || --n_tabs != 0))
-            n++;
-    }
-    if (n + 1 >= DRAGON_OS_RIGHTS_STATUS_BYTES - *used_io)
-        return dragon_error_origin(-E2BIG);
-    memcpy(rights->status + *used_io, from ? from : "", n);
-    *used_io += n + 1; /* a NUL, which is there */
-    return 0;
+    for (size_t i = 0; i < N_LINES; i++)
+        if (strncmp(line, lines[i], strlen(lines[i])) == 0)
+            rights->lines[i] = hash_of(line + strlen(lines[i]), i < N_IDS ? 2 : -1);
 }
 
+/* What the kernel does not tell stays 0. */
 static int add_status(int32_t pid, struct dragon_os_rights *rights)
 {
-    char text[STATUS_BYTES];
-    size_t used = 0;
-    int r = read_status(pid, text);
+    char path[64], *line = NULL;
+    size_t capacity = 0;
+    FILE *file;
+    int r = 0;
 
-    for (size_t i = 0; r == 0 && i < sizeof ids / sizeof *ids; i++)
-        r = append(rights, &used, text, ids[i], 2);
-    for (size_t i = 0; r == 0 && i < sizeof lines / sizeof *lines; i++)
-        r = append(rights, &used, text, lines[i], -1);
-    return dragon_error_trace(r);
+    path_of(pid, "status", path);
+    file = fopen(path, "re");
+    if (!file)
+        return failed();
+    while (getline(&line, &capacity, file) > 0) /* groups may be 65536 */
+        add_line(line, rights);
+    if (!feof(file) || ferror(file))
+        r = failed();
+    else if (rights->lines[0] == 0)
+        r = dragon_error_origin(-ENOENT);
+    free(line);
+    fclose(file);
+    return r;
 }
 
 /* -EACCES: the kernel does not show it. */
@@ -134,7 +118,7 @@ int dragon_os_check_rights(int32_t pid, const struct dragon_os_rights *rights)
 
     if (r < 0)
         return dragon_error_trace(r);
-    if (memcmp(theirs.status, rights->status, sizeof theirs.status) != 0)
+    if (memcmp(theirs.lines, rights->lines, sizeof theirs.lines) != 0)
         return DRAGON_OS_OTHER_RIGHTS;
     r = add_places(pid, &theirs);
     if (r < 0)

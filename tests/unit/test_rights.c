@@ -98,6 +98,21 @@ Test(rights, so_has_a_member_of_other_groups)
     expect_unlike(leave_groups);
 }
 
+static int join_many_groups(void *argument)
+{
+    static gid_t groups[3000];
+
+    (void)argument;
+    for (size_t i = 0; i < 3000; i++)
+        groups[i] = (gid_t)(1000000000 + i);
+    return is_unlike(setgroups(3000, groups) == 0);
+}
+
+Test(rights, a_process_may_be_in_very_many_groups)
+{
+    expect_unlike(join_many_groups);
+}
+
 static int want_no_privileges(void *argument)
 {
     (void)argument;
