@@ -295,7 +295,8 @@ static void end_members(struct dragon_table *table)
 
         if ((state == DRAGON_TABLE_ALIVE || state == DRAGON_TABLE_ENDING) &&
             dragon_observe(&slot->is_copy) == 0)
-            dragon_os_kill_process(dragon_peek(&slot->pid), dragon_peek(&slot->start_ticks));
+            dragon_os_kill_process_of_session(dragon_peek(&slot->pid),
+                                              dragon_peek(&slot->start_ticks));
     }
 }
 

@@ -76,10 +76,12 @@ void dragon_node_leave(void);
  * is freed under their hands. Who watches this process does that when it is gone. */
 void dragon_node_leave_threads_behind(void);
 
-/* For a process that is no member: kill every process that was started as part of the node whose
- * default pool is behind fd, which is consumed. To be called when the head has ended: its members'
- * watch threads do that themselves, but a process may be stopped, or have closed their
- * descriptors. Also allowed if there is no such node. */
+/* For a process that is no member: kill every process of its session that was started as part of
+ * the node whose default pool is behind fd, which is consumed. To be called when the head has
+ * ended: its members' watch threads do that themselves, but a process may be stopped, or have
+ * closed their descriptors. Also allowed if there is no such node.
+ * The session is what this can be abused in: a member that has fewer rights than the caller could
+ * write any process into the table. */
 void dragon_node_end_members(int fd);
 
 /* Why there is no node although one was to be opened. 0: none was. -EBADMSG:

@@ -139,8 +139,9 @@ int dragon_os_pidfd_open(int32_t pid, int *fd_out);
 /* Send SIGKILL to the calling process. Does not return. */
 _Noreturn void dragon_os_kill_self(void);
 
-/* Kill (SIGKILL) the process that has that pid and start time; no other. */
-void dragon_os_kill_process(int32_t pid, uint64_t start_ticks);
+/* Kill (SIGKILL) the process that has that pid and start time, if it is of the caller's
+ * session; no other. */
+void dragon_os_kill_process_of_session(int32_t pid, uint64_t start_ticks);
 
 /* True if the process behind pidfd has ended (it may still be a zombie). */
 bool dragon_os_pidfd_ended(int pidfd);

@@ -497,14 +497,14 @@ bool dragon_os_wait_status(int pidfd, int32_t pid, uint32_t *status_out)
 }
 
 /* What the descriptor is of cannot become another process after the look at its start time. */
-void dragon_os_kill_process(int32_t pid, uint64_t start_ticks)
+void dragon_os_kill_process_of_session(int32_t pid, uint64_t start_ticks)
 {
     uint64_t ticks = 0;
     int pidfd = -1;
 
     if (pid <= 0 || dragon_os_pidfd_open(pid, &pidfd) < 0)
         return;
-    if (dragon_os_start_time(pid, &ticks) == 0 && ticks == start_ticks)
+    if (getsid(pid) == getsid(0) && dragon_os_start_time(pid, &ticks) == 0 && ticks == start_ticks)
         (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
     close(pidfd);
 }

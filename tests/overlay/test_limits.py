@@ -94,6 +94,20 @@ def test_a_bounded_queue_is_full_before_its_pool(tmp_path: Path) -> None:
     assert output(tmp_path, text, SMALL_POOL) == "Full\nFull\n"
 
 
+def test_a_result_that_does_not_fit_into_the_pool_is_an_error_of_its_call(tmp_path: Path) -> None:
+    text = """
+    from multiprocessing.pool import MaybeEncodingError
+    with context.Pool(1) as pool:
+        for _ in range(2):
+            try:
+                pool.apply(bytes, (100 * MIB,))
+            except MaybeEncodingError as error:
+                print(len(str(error)) < 3000, "PoolFull" in str(error))
+        print(len(pool.apply(bytes, (4 * MIB,))))
+"""
+    assert output(tmp_path, text, SMALL_POOL) == f"True True\nTrue True\n{4 * MIB}\n"
+
+
 def test_whatever_needs_room_says_what_it_asked_for(tmp_path: Path) -> None:
     text = """
     q = context.Queue()

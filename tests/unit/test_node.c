@@ -1,6 +1,7 @@
 #include "memory/pool.h"
 #include "node/node.h"
 #include "node/threads.h"
+#include "os/os.h"
 #include "support/shared_page.h"
 
 #include <criterion/criterion.h>
@@ -792,4 +793,51 @@ Test(node, many_children_leave_no_slot_and_no_block)
         cr_assert_eq(child_result(child_start(leave_cleanly, NULL)), 0);
     cr_assert_eq(n_blocks(dragon_node_pool(node)), n_before);
     cr_assert_eq(dragon_table_n_slots(&node->table), n_slots);
+}
+
+static int wait_in_own_session(void *is_ready)
+{
+    setsid();
+    atomic_store((_Atomic int *)is_ready, 1);
+    while (pause() < 0)
+        continue;
+    return 0;
+}
+
+static int wait_in_our_session(void *is_ready)
+{
+    atomic_store((_Atomic int *)is_ready, 1);
+    while (pause() < 0)
+        continue;
+    return 0;
+}
+
+/* What kills a process that a member writes into the table, when the head has ended. */
+static int killer_of(int (*run)(void *is_ready))
+{
+    struct dragon_node *node = open_node(&new_node);
+    _Atomic int *is_ready = shared_page(sizeof *is_ready);
+    pid_t process = child_start(run, is_ready);
+    uint32_t holder, index;
+    uint64_t ticks;
+
+    cr_assert(becomes_true(is_there, is_ready));
+    cr_assert_eq(dragon_os_start_time(process, &ticks), 0);
+    cr_assert_eq(dragon_table_claim(&node->table, process, ticks, getpid(), &index), 0);
+    cr_assert_eq(dragon_node_holder(node, &holder), 0); /* not this one, a member as well */
+    dragon_publish(&dragon_table_claimed(&node->table, holder - DRAGON_HOLDER_FIRST_SLOT)->state,
+                   DRAGON_TABLE_DEAD);
+    dragon_node_end_members(dup(dragon_pool_fd(dragon_node_pool(node))));
+    cr_assert_eq(kill(process, SIGTERM), 0); /* too late, if the other signal has come */
+    return child_result(process) - 256;
+}
+
+Test(node, members_are_ended_in_place_of_a_head_that_was_killed)
+{
+    cr_assert_eq(killer_of(wait_in_our_session), SIGKILL);
+}
+
+Test(node, nobody_of_another_session_is_ended_for_the_table_says_so)
+{
+    cr_assert_eq(killer_of(wait_in_own_session), SIGTERM);
 }

@@ -27,6 +27,9 @@ MaybeEncodingError: Any = _stock.MaybeEncodingError  # type: ignore[attr-defined
 #: Results are kept for a common message so long.
 _KEEP_NS = 1_000_000
 
+#: So many characters of an object are shown in an error.
+_SHOWN = 2000
+
 #: Told of each step of a worker, see WorkerLoop.probe; set by tests, before the worker is ready.
 PROBE: Callable[[str], object] | None = None
 
@@ -153,13 +156,15 @@ def _own_bytes() -> int:
 
 
 class _Shown:
-    """An object whose repr cannot fail."""
+    """An object whose repr cannot fail, and is no longer than a page."""
 
     def __init__(self, obj: Any) -> None:
         try:
-            self._text = repr(obj)
+            text = repr(obj)
         except Exception:  # noqa: BLE001  # the program's own __repr__
-            self._text = reprlib.repr(obj)
+            text = reprlib.repr(obj)
+        # The object may be one for which the memory pool has no room.
+        self._text = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 50]}...{text[-47:]}"
 
     def __repr__(self) -> str:
         return self._text
