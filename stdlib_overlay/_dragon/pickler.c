@@ -293,18 +293,27 @@ void dragon_py_pickler_after_fork(struct dragon_py_state *state)
     state->pickler_is_busy = false;
 }
 
+/* Making one may run anything, another thread that makes one, too: the first is kept, and with
+ * it the sink that it writes to. */
 static int make_kept_pickler(struct dragon_py_state *state)
 {
+    PyObject *sink, *pickler = NULL;
+
     if (state->pickler)
         return 0;
     if (load_reducers(state) < 0)
         return -1;
-    Py_XSETREF(state->sink, new_sink(state));
-    if (!state->sink)
-        return -1;
-    state->pickler = new_pickler((struct dragon_py_sink *)state->sink);
-    memset(state->reducers_versions, 0xff, sizeof state->reducers_versions);
-    return state->pickler ? 0 : -1;
+    sink = new_sink(state);
+    if (sink)
+        pickler = new_pickler((struct dragon_py_sink *)sink);
+    if (pickler && !state->pickler) {
+        Py_XSETREF(state->sink, Py_NewRef(sink));
+        state->pickler = Py_NewRef(pickler);
+        memset(state->reducers_versions, 0xff, sizeof state->reducers_versions);
+    }
+    Py_XDECREF(pickler);
+    Py_XDECREF(sink);
+    return pickler ? 0 : -1;
 }
 
 int dragon_py_pickle(const struct dragon_py_transfer *t, PyObject *object,

@@ -25,7 +25,7 @@ static Py_ssize_t n_left(const struct result_iterator *self)
 static int fetch(PyObject *self, PyObject *timeout)
 {
     struct result_iterator *iterator = iterator_of(self);
-    PyObject *more = PyObject_CallMethod(self, "_next_results", "O", timeout);
+    PyObject *more = PyObject_CallMethod(self, "_next_results", "(O)", timeout);
     int r = 0;
 
     if (!more)

@@ -23,7 +23,7 @@ from typing import Any
 
 import _dragon
 import _dragon_launch
-from dragon_overlay import by_value, seed, start_log, startup, temporary, tracker
+from dragon_overlay import by_value, seed, start_log, startup, surroundings, temporary, tracker
 from dragon_overlay.newborn import inherited_fds
 from dragon_overlay.process import is_daemonic
 
@@ -202,6 +202,7 @@ class Executed:
     """A child that was started by executing `dragon`."""
 
     def __init__(self, data: memoryview, fds: list[int], tracker_fd: int) -> None:
+        _check_pid_namespace()
         self._data = data
         child_end, self._parent_end = os.pipe()
         try:
@@ -230,6 +231,15 @@ def _command_line(**kwargs: Any) -> list[str]:
     executable, *rest = spawn.get_command_line(**kwargs)
     own = [f"--attach-node={_dragon.node_fd()}", *_dragon_launch.child_options()]
     return [os.fsdecode(executable), *own, *rest]
+
+
+def _check_pid_namespace() -> None:
+    """Processes of a node know each other by their pids."""
+    if surroundings.namespace("pid_for_children") != surroundings.namespace("pid"):
+        raise RuntimeError(
+            "this process has called unshare(CLONE_NEWPID), and its children live in a name space "
+            "of pids of their own, where start method 'dragon' cannot work; 'spawn' can"
+        )
 
 
 def _check_executable() -> None:

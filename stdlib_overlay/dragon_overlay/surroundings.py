@@ -61,6 +61,14 @@ def _status() -> dict[bytes, bytes]:
     return dict(line.split(b":\t", 1) for line in text.split(b"\n") if b":\t" in line)
 
 
+def namespace(name: str) -> str:
+    """Which name space of that kind the calling process has; "": a new one, without processes."""
+    try:
+        return os.readlink(f"/proc/self/ns/{name}")
+    except FileNotFoundError:
+        return ""
+
+
 def read() -> tuple[Surroundings, tuple[object, ...]]:
     """How the calling process is: what can be given to another, and what is fixed."""
     status = _status()
@@ -79,7 +87,7 @@ def read() -> tuple[Surroundings, tuple[object, ...]]:
         [status.get(name) for name in _FIXED_STATUS],
         os.getresuid()[:2],  # an exec sets the third, the saved one, to the second
         os.getresgid()[:2],
-        [os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES],
+        [namespace(name) for name in _NAMESPACES],
         (root.st_dev, root.st_ino),
         os.getsid(0),
         os.sched_getscheduler(0),

@@ -262,6 +262,24 @@ def test_what_nobody_can_give_to_a_child_it_inherits_nevertheless(tools: Run, ch
     assert re.fullmatch(r"(dragon: .*\n)?", done.stderr), done
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make name spaces everywhere")
+def test_children_in_another_name_space_of_pids_are_refused(tools: Run) -> None:
+    text = """
+import ctypes, multiprocessing
+if __name__ == "__main__":
+    context = multiprocessing.get_context("dragon")
+    if ctypes.CDLL(None).unshare(0x20000000):  # CLONE_NEWPID
+        print("refused here")
+    else:
+        context.Process(target=print).start()
+"""
+    done = tools(text)
+    if done.stdout == "refused here\n":
+        pytest.skip("this machine refuses new name spaces of pids")
+    assert done.status == 1
+    assert "RuntimeError: this process has called unshare(CLONE_NEWPID)" in done.stderr
+
+
 def test_a_standard_stream_closed_in_python_only_is_open_in_children(tools: Run) -> None:
     text = """
 import multiprocessing, os, sys
