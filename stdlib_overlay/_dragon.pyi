@@ -442,8 +442,8 @@ PLACE_BYTES: int  # of the words and the journal of one place of a pool
 class PlaceWords:
     """The words and the journal of one place of a pool, see place_words.h."""
 
-    def __init__(self, memory: WriteableBuffer, place: int, n_places: int, /) -> None:
-        """Be those of a place. ValueError: memory has not PLACE_BYTES for each."""
+    def __new__(cls, memory: WriteableBuffer, place: int, n_places: int, /) -> Self:
+        """Those of a place. ValueError: memory has not PLACE_BYTES for each."""
 
     def item_of(self, number: int, /) -> int | None:
         """Return the item of the task whose call has begun; None: it is not that task's."""
@@ -492,15 +492,15 @@ class Desk:
     number: int  # of the next task; changed by the dispatcher only
     is_open: bool  # calls may go past the dispatcher
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         results: SimpleQueue,
         places: list[Any],
         idle: list[Any],
         waiting: Any,
         jobs: dict[int, Any],
         /,
-    ) -> None:
+    ) -> Self:
         """Receive from results.
 
         places: by their index; idle: those whose worker has no task; waiting: a deque of what waits

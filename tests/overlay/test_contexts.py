@@ -362,8 +362,8 @@ def test_functions_keep_the_signature_and_documentation_of_the_stock_ones(name: 
     assert ours.__doc__ == stock.__doc__
     dragons = getattr(type(multiprocessing.get_context("dragon")), name)
     parameters = list(inspect.signature(dragons).parameters)[1:]
-    # A keyword that only ours knows.
-    assert [p for p in parameters if p != "max_worker_rss"] == expected
+    # Keywords that only ours know.
+    assert [p for p in parameters if p not in ("max_worker_rss", "robust")] == expected
 
 
 def test_a_dragon_queue_cannot_be_given_to_a_spawned_process() -> None:

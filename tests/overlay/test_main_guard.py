@@ -140,7 +140,7 @@ def test_a_pool_that_breaks_ends_its_busy_workers(dragon: BaseContext, tmp_path:
         busy = pool.imap(nap, range(2))
         pids = {worker.pid for worker in pool._pool}
         places = pool._dispatcher.places
-        assert until(lambda: all(place.words._words[0] for place in places))  # both are in a call
+        assert until(lambda: all(place.words.doing() for place in places))  # both are in a call
         os.kill(min(pids), signal.SIGKILL)
         errors = []
         for _ in range(2):
