@@ -90,6 +90,15 @@ def end_of_pipe(_: Any, pipe: Any) -> int:
     return until_it_raises(pipe.recv)
 
 
+def executor_class(case: str) -> Any:
+    """Dragon's executor, or the standard library's."""
+    if case == "executor":
+        return ProcessPoolExecutor
+    from dragon.futures import ProcessPoolExecutor as Executor
+
+    return Executor
+
+
 def measure(case: str, context: Any, n_rounds: int, folder: str) -> list[int]:
     """Nanoseconds of each round."""
     noted = f"{folder}/noted"
@@ -103,13 +112,9 @@ def measure(case: str, context: Any, n_rounds: int, folder: str) -> list[int]:
                 return until_it_raises(lambda: pool.apply(die, (noted,)))
             return until_it_raises(lambda: list(pool.imap(die, [noted])))
     elif case in ("futures", "executor"):
-        if case == "futures":
-            from dragon.futures import ProcessPoolExecutor as Executor
-        else:
-            Executor = ProcessPoolExecutor  # noqa: N806
 
         def take() -> int:
-            executor = Executor(2, mp_context=context)
+            executor = executor_class(case)(2, mp_context=context)
             executor.submit(abs, 1).result()
             seen = until_it_raises(lambda: executor.submit(die, noted).result())
             executor.shutdown()

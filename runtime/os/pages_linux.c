@@ -3,9 +3,10 @@
 #include "base/atomic.h"
 
 #include <fcntl.h>
-#include <inttypes.h>
+#include <stdint.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -33,11 +34,12 @@ static struct dragon_os_page_table *new_table(void)
 /* Adds the mapping of a line of /proc/self/maps if it is private and writable. */
 static void add_mapping(struct dragon_os_written_pages *pages, const char *line)
 {
-    uint64_t begin, end;
-    char rights[5];
+    char *at;
+    uint64_t begin = strtoull(line, &at, 16), end = *at == '-' ? strtoull(at + 1, &at, 16) : 0;
 
-    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &begin, &end, rights) == 3 &&
-        rights[1] == 'w' && rights[3] == 'p' && pages->n_mappings < DRAGON_OS_MAX_MAPPINGS)
+    /* begin-end rwxp ... */
+    if (end > begin && at[0] == ' ' && at[1] && at[2] == 'w' && at[3] && at[4] == 'p' &&
+        pages->n_mappings < DRAGON_OS_MAX_MAPPINGS)
         pages->mappings[pages->n_mappings++] = (struct dragon_os_range){begin, end - begin};
 }
 

@@ -313,8 +313,9 @@ static PyType_Spec place_words_spec = {
 
 static PyMethodDef functions[] = {
     {"results_of", results_of, METH_VARARGS,
-     PyDoc_STR("results_of(journal, n_skipped, n, /)\n--\n\nThe n results in what a worker has sent "
-               "of its journal, but for the first\nn_skipped. ValueError: it makes no sense.")},
+     PyDoc_STR(
+         "results_of(journal, n_skipped, n, /)\n--\n\nThe n results in what a worker has sent "
+         "of its journal, but for the first\nn_skipped. ValueError: it makes no sense.")},
     {NULL, NULL, 0, NULL},
 };
 

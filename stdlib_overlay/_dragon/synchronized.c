@@ -269,7 +269,7 @@ static int synchronized_init(PyObject *op, PyObject *args, PyObject *kwargs)
     parts.object = Py_NewRef(object);
     parts.lock = Py_NewRef(lock);
     if (find_lock(state, lock, is_plain, &parts) < 0 ||
-        find_numbers(state, object, code < 128 ? (char)code : 0, &parts) < 0) {
+        find_numbers(state, object, (char)(code < 128 ? code : 0), &parts) < 0) {
         forget(&parts);
         return -1;
     }
