@@ -3,8 +3,8 @@
 #include "base/atomic.h"
 
 #include <fcntl.h>
-#include <stdint.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +20,7 @@
 #define PAGE_IS_NOT_SHARED (UINT64_C(1) << 56)
 
 #define PAGE_BYTES ((uint64_t)sysconf(_SC_PAGESIZE))
+#define LARGEST_BYTES ((uint64_t)1 << 30) /* a look at it: 2 ms */
 
 enum { EMPTY = 0, BEING_WRITTEN, COMPLETE };
 
@@ -31,15 +32,16 @@ static struct dragon_os_page_table *new_table(void)
     return table == MAP_FAILED ? NULL : table;
 }
 
-/* Adds the mapping of a line of /proc/self/maps if it is private and writable. */
+/* Adds the mapping of a line of /proc/self/maps if it is private and writable, and not so large
+ * that looking at each of its pages would take longer than it can save. */
 static void add_mapping(struct dragon_os_written_pages *pages, const char *line)
 {
     char *at;
     uint64_t begin = strtoull(line, &at, 16), end = *at == '-' ? strtoull(at + 1, &at, 16) : 0;
 
     /* begin-end rwxp ... */
-    if (end > begin && at[0] == ' ' && at[1] && at[2] == 'w' && at[3] && at[4] == 'p' &&
-        pages->n_mappings < DRAGON_OS_MAX_MAPPINGS)
+    if (end > begin && end - begin <= LARGEST_BYTES && at[0] == ' ' && at[1] && at[2] == 'w' &&
+        at[3] && at[4] == 'p' && pages->n_mappings < DRAGON_OS_MAX_MAPPINGS)
         pages->mappings[pages->n_mappings++] = (struct dragon_os_range){begin, end - begin};
 }
 

@@ -169,3 +169,17 @@ Test(pages, without_a_beginning_nothing_happens)
     dragon_os_pages_populate(&nothing);
     cr_assert_eq(nothing.table, NULL);
 }
+
+/* As sanitizers and some libraries have them: a look at all of it would take minutes. */
+Test(pages, a_mapping_of_terabytes_is_not_looked_at)
+{
+    size_t size_bytes = (size_t)1 << 41;
+    char *huge = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    cr_assert_neq(huge, MAP_FAILED);
+    huge[0] = 1;
+    dragon_os_pages_begin(&pages);
+    for (size_t i = 0; i < pages.n_mappings; i++)
+        cr_assert_neq(pages.mappings[i].address, (uintptr_t)huge);
+}
