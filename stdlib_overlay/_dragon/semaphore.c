@@ -161,9 +161,11 @@ static int look_for_holder(struct dragon_py_semaphore *self,
     return 0;
 }
 
+/* Who takes the only unit has it once: if this process had it before, as its count may say,
+ * another one has released it since. */
 static PyObject *taken(struct dragon_py_semaphore *self)
 {
-    self->count++;
+    self->count = self->has_one_unit ? 1 : self->count + 1;
     self->owner = PyThread_get_thread_ident();
     Py_RETURN_TRUE;
 }
@@ -243,7 +245,7 @@ int dragon_py_semaphore_restore(struct dragon_py_semaphore *self, int count)
     for (int i = 1; self->kind == DRAGON_PY_SEMAPHORE && i < count; i++)
         if (take(self, DRAGON_FOREVER) < 0)
             return -1;
-    self->count += count;
+    self->count = self->has_one_unit ? count : self->count + count;
     self->owner = PyThread_get_thread_ident();
     return 0;
 }
@@ -368,6 +370,7 @@ static void view(struct dragon_py_semaphore *self)
     self->kind =
         shared->kind == DRAGON_PY_RECURSIVE_MUTEX ? DRAGON_PY_RECURSIVE_MUTEX : DRAGON_PY_SEMAPHORE;
     self->is_robust = shared->is_robust != 0;
+    self->has_one_unit = self->is_robust || shared->semaphore.maximum == 1;
     self->names_holder = shared->names_holder != 0;
     begin_in_process(self);
 }
@@ -434,7 +437,7 @@ static PyObject *get_maxvalue(PyObject *op, void *Py_UNUSED(closure))
 
     if (!is_usable(self))
         return NULL;
-    return PyLong_FromUnsignedLong(self->is_robust ? 1 : semaphore_of(self)->maximum);
+    return PyLong_FromUnsignedLong(self->has_one_unit ? 1 : semaphore_of(self)->maximum);
 }
 
 static PyObject *get_handle(PyObject *op, void *Py_UNUSED(closure))

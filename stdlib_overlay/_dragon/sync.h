@@ -29,6 +29,7 @@ struct dragon_py_semaphore {
     uint32_t fork_generation; /* what is said here is of the process in which this was current */
     uint64_t process;         /* the number of this process; 0: not known */
     bool is_robust;
+    bool has_one_unit; /* at most one is ever taken */
     bool names_holder; /* who has a unit gives it back himself: it is a lock */
     bool owner_died;   /* robust: the holder before us ended while it held the lock */
 };

@@ -73,6 +73,10 @@ def end_at_broken_barrier(barrier: Any) -> None:
         sys.exit(4)
 
 
+def release(lock: Any) -> None:
+    lock.release()
+
+
 def report_attribute(lock: Any) -> None:
     """Exit status: the attribute of a user's subclass, if the lock itself works, too."""
     with lock:

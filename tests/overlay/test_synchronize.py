@@ -501,6 +501,20 @@ def test_a_condition_that_travels_keeps_its_lock(dragon: Any) -> None:
     assert lock._is_same(condition._lock)
 
 
+@pytest.mark.parametrize("is_robust", [False, True])
+def test_a_condition_waits_with_a_lock_that_another_process_has_once_released(
+    dragon: Any, start: Any, is_robust: bool
+) -> None:
+    lock = dragon.Lock(robust=is_robust)
+    lock.acquire()
+    assert exit_status(start(dragon, children.release, lock)) == 0
+    condition = dragon.Condition(lock)
+    with condition:
+        assert lock._count() == 1
+        assert not condition.wait(0.001)
+    assert lock.acquire(False)
+
+
 def test_wait_is_true_when_the_event_was_set_and_cleared_again(dragon: Any) -> None:
     event = dragon.Event()
     results: list[bool] = []
