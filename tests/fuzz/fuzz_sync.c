@@ -66,7 +66,7 @@ static void use_barrier(void)
     int r;
 
     for (int i = 0; i < 4; i++) {
-        r = dragon_barrier_arrive(&shared.barrier, i & 1, 0, &place);
+        r = dragon_barrier_arrive(&shared.barrier, NULL, i & 1, 0, &place);
         if (r == 0) {
             dragon_barrier_wait(&shared.barrier, &place, 0);
             dragon_barrier_expire(&shared.barrier, &place);
