@@ -331,6 +331,12 @@ def doubled(array: Any) -> Any:
     return array
 
 
+def put_with_lock(lock: Any, target: Any, connection: Any, item: Any) -> None:
+    with lock:
+        target.put(item)
+        connection.send(item)
+
+
 def own_pid(x: Any = None) -> int:
     return os.getpid()
 

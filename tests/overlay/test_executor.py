@@ -22,6 +22,7 @@ from children import (
     kill_self,
     nap,
     nap_and_exit,
+    put_with_lock,
     square,
 )
 from overlay_support import Outcome
@@ -49,6 +50,12 @@ def test_an_executor_passes_arrays_and_errors(executor: Any) -> None:
     with pytest.raises(Exception, match="pickle"):
         executor.submit(square, threading.Lock()).result(20)
     assert executor.submit(square, 2).result(20) == 4
+
+
+def test_calls_carry_locks_queues_and_connections(executor: Any, dragon: BaseContext) -> None:
+    queue, (reader, writer) = dragon.Queue(), dragon.Pipe(duplex=False)
+    executor.submit(put_with_lock, dragon.Lock(), queue, writer, 5).result(20)
+    assert (queue.get(timeout=20), reader.recv()) == (5, 5)
 
 
 def test_a_call_that_cannot_be_sent_keeps_no_thread_alive(dragon: BaseContext) -> None:
