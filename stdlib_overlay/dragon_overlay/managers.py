@@ -101,7 +101,8 @@ def _let_proxies_connect(module: ModuleType) -> None:
         util.debug("making connection to manager")
         with self._Client(self._token.address, authkey=self._authkey) as connection:
             try:
-                self._tls.connection = _pipe_through(module, connection)
+                pipe = _pipe_through(module, connection)
+                pipe.of_thread, self._tls.connection = self._tls, pipe
                 return
             except module.RemoteError as error:
                 util.debug("the manager takes no pipe: %s", error)
@@ -112,7 +113,8 @@ def _let_proxies_connect(module: ModuleType) -> None:
 
 def _pipe_through(module: ModuleType, connection: Any) -> Any:
     """Make a Pipe of a connection to a manager, which stays the caller's to close."""
-    from dragon_overlay.connection import Connection, new_pipe, on_socket
+    from dragon_overlay.connection import new_pipe, on_socket
+    from dragon_overlay.proxy_connection import ProxyConnection
 
     name = process.current_process().name
     if threading.current_thread() is not threading.main_thread():
@@ -120,4 +122,4 @@ def _pipe_through(module: ModuleType, connection: Any) -> Any:
     there, back = new_pipe(), new_pipe()
     names = [there._export(False), back._export(False)]
     module.dispatch(connection, None, _REQUEST, (name, names))
-    return on_socket(Connection, back, there, os.dup(connection.fileno()))
+    return on_socket(ProxyConnection, back, there, os.dup(connection.fileno()))

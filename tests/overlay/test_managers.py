@@ -11,13 +11,13 @@ import threading
 from collections.abc import Iterator
 from multiprocessing import connection, process
 from multiprocessing.context import BaseContext
-from multiprocessing.managers import SyncManager
+from multiprocessing.managers import BaseManager, SyncManager
 from typing import Any
 
 import numpy
 import pytest
 
-from dragon_overlay.connection import Connection
+from dragon_overlay.proxy_connection import ProxyConnection
 
 
 @pytest.fixture
@@ -38,14 +38,14 @@ def set_item(items: Any, key: str, value: Any, kind: Any) -> None:
 
 
 def test_a_proxy_calls_its_manager_through_shared_memory(manager: SyncManager) -> None:
-    assert type(connection_of(manager.dict())) is Connection
+    assert type(connection_of(manager.dict())) is ProxyConnection
 
 
 def test_a_proxy_in_a_child_calls_through_shared_memory(
     dragon: BaseContext, manager: SyncManager
 ) -> None:
     items = manager.dict()
-    child = dragon.Process(target=set_item, args=(items, "a", 1, Connection))
+    child = dragon.Process(target=set_item, args=(items, "a", 1, ProxyConnection))
     child.start()
     child.join()
     assert items.copy() == {"a": 1, "kind": True}
@@ -80,7 +80,7 @@ def test_each_thread_has_a_connection_of_its_own(manager: SyncManager) -> None:
     thread = threading.Thread(target=lambda: seen.append(connection_of(items)))
     thread.start()
     thread.join()
-    assert [type(one) for one in seen] == [Connection, Connection]
+    assert [type(one) for one in seen] == [ProxyConnection, ProxyConnection]
     assert seen[0] is not seen[1]
 
 
@@ -127,6 +127,45 @@ def test_the_death_of_a_manager_ends_the_calls_to_it(manager: SyncManager) -> No
     assert len(errors) == 1
     with pytest.raises((EOFError, OSError)):
         event.is_set()
+
+
+class CutShortError(Exception):
+    """What the signal handler raises."""
+
+
+class Service:
+    """What a manager has."""
+
+    def interrupt_and_wait(self, pid: int) -> None:
+        os.kill(pid, signal.SIGUSR1)
+        threading.Event().wait()
+
+    def answer(self) -> str:
+        return "an answer"
+
+
+class ServiceManager(BaseManager):
+    pass
+
+
+ServiceManager.register("Service", Service)
+
+
+def test_a_call_that_a_signal_has_ended_does_not_keep_the_next_one_from_its_answer(
+    dragon: BaseContext,
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise CutShortError
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with ServiceManager(ctx=dragon) as manager:  # type: ignore[call-arg]
+            service = manager.Service()  # type: ignore[attr-defined]
+            with pytest.raises(CutShortError):
+                service.interrupt_and_wait(os.getpid())
+            assert service.answer() == "an answer"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_manager_keeps_arrays_of_its_own(manager: SyncManager) -> None:
