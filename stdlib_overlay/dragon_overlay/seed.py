@@ -157,7 +157,10 @@ class _ForkServer:
         if not is_readable(self.orders, _READY_S):
             raise UnavailableError("the fork server did not become ready in time")
         try:
-            message = self.orders.recv(65536)
+            try:
+                message = self.orders.recv(65536)
+            except ConnectionResetError:  # it did not read all, but may have said why before
+                message = self.orders.recv(65536)
         except OSError as error:
             raise UnavailableError(f"the fork server ended: {error.strerror}") from None
         if not message:
@@ -447,7 +450,10 @@ def _server_for(starter: _Starter, fixed: object, variables: bytes) -> _ForkServ
             except _UnlikeError:
                 starter.close_seed()
             except UnavailableError as error:
-                starter.lose_seed(str(error))
+                if _dragon_launch.seed_is_like_us():
+                    starter.lose_seed(str(error))
+                else:  # it has refused
+                    starter.close_seed()
             starter.drop(server)
     raise UnavailableError("no fork server is like this process")
 

@@ -92,6 +92,34 @@ def test_a_program_that_has_given_up_rights_has_children_without_them(
     assert "Traceback" not in done.stderr
 
 
+GIVE_UP_MEANWHILE = """
+import ctypes, os, signal
+with open(f"/proc/self/task/{os.getpid()}/children") as file:
+    seed = int(file.read().split()[0])
+os.kill(seed, signal.SIGSTOP)
+import multiprocessing
+context = multiprocessing.get_context("dragon")  # a fork server is asked for
+assert ctypes.CDLL(None).prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+os.kill(seed, signal.SIGCONT)
+child = context.Process(target=os.getpid)
+child.start()
+child.join()
+print(child.exitcode)
+"""
+
+
+def test_that_the_seed_refuses_who_has_just_given_up_rights_is_no_loss_of_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GIVE_UP_MEANWHILE],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
 # ---- another user --------------------------------------------------------------------------------
 
 PROGRAM = """
