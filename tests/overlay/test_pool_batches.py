@@ -1,6 +1,7 @@
 """Quick calls go to workers many at a time; a long one among them holds no other up."""
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,22 @@ def test_a_journal_that_makes_no_sense_is_an_error() -> None:
     for journal, n in [(b"", 1), (b"\x04abc", 1), (b"\xff", 1), (b"\x06\xff\xff\xff\xffabc", 1)]:
         with pytest.raises(ValueError, match="results"):
             _dragon.results_of(journal, 0, n)
+
+
+def two_and_no_more() -> Iterator[int]:
+    yield 1
+    yield 2
+    raise LookupError("no third")
+
+
+@pytest.mark.parametrize("method", ["imap", "imap_unordered"])
+def test_an_iterable_that_raises_does_so_after_the_results_of_what_it_gave(
+    dragon: Any, method: str
+) -> None:
+    results = []
+    with dragon.Pool(2) as pool:
+        answers = getattr(pool, method)(square, two_and_no_more())
+        with pytest.raises(LookupError, match="no third"):
+            while True:
+                results.append(next(answers))
+    assert sorted(results) == [1, 4]

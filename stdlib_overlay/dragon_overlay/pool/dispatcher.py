@@ -293,6 +293,7 @@ class Dispatcher:
         self.add_read(job)
         if not job.is_over:
             if error is not None:
+                job.fails_after = n_items
                 self._answer(job, n_items, protocol.FAILED_HERE, error)
                 n_items += 1
             if job.progress is not None:

@@ -402,6 +402,7 @@ class _Iterated(_dragon.ResultIterator, Job):
         self.read: deque[tuple[Any, ...]] = deque()
         self.is_announced = False
         self.n_read = 0  # items that the dispatcher has seen
+        self.fails_after: int | None = None  # so many items: reading the next one failed
         self._n_begun = 0
         self._n_taken = 0  # results that the program has for sure
         self._n_given = 0  # results that it is taking
@@ -520,11 +521,19 @@ class IMapJob(_Iterated, _stock.IMapIterator):  # type: ignore[type-arg,misc]
 
 
 class IMapUnorderedJob(_Iterated, _stock.IMapUnorderedIterator):  # type: ignore[type-arg,misc]
-    """Results in the order in which they come."""
+    """Results in the order in which they come; an error of reading the items after them."""
+
+    _last: Failure | None = None
 
     def _add(self, first: int, answer: list[Any] | Failure, n: int) -> None:
+        if first == self.fails_after and self._index < first and isinstance(answer, Failure):
+            self._last = answer
+            return
         self._items.append(answer)
         self._index += n
+        if self._last is not None and self._index == self.fails_after:
+            self._items.append(self._last)
+            self._index += 1
         self._end_if_all_are_there()
 
 
