@@ -61,7 +61,7 @@ _ADOPTION_S = 10.0
 _MAX_SPARES = 4
 #: A child that has just begun needs the cores more than the next spare does, unless an order
 #: waits.
-_LULL_S = 0.004
+_LULL_S = 0.001
 #: Without orders for so long, one spare is enough; without orders for longer, none.
 _FEW_AFTER_S = 5.0
 _NONE_AFTER_S = 60.0
@@ -412,6 +412,8 @@ class _Spare:
         except (EOFError, OSError):
             os._exit(1)  # the starter has given up
         tracker_fd = newborn.settle(order, fds, own)
+        if not _is_told(line):
+            os._exit(1)
         return {"tracker_fd": tracker_fd, "pipe_handle": line.detach()}
 
 
@@ -422,6 +424,14 @@ def _can_be(order: Order) -> bool:
     variables = environment_of(order.variables).items()
     environ = {os.fsdecode(name): os.fsdecode(value) for name, value in variables}
     return not sys.modules[_PRELOAD].changed(environ)
+
+
+def _is_told(line: socket.socket) -> bool:
+    """Wait for the first of what the child is told. False: the starter was interrupted before it."""
+    try:
+        return line.recv(1, socket.MSG_PEEK) != b""
+    except OSError:
+        return False
 
 
 def _peer_of(line: socket.socket) -> int:

@@ -241,6 +241,33 @@ def test_after_an_exception_of_a_signal_handler_in_a_start_others_work(tools: Ru
     assert (done.stdout, done.status) == ("True False forked\n", 0), done
 
 
+def test_a_child_whose_starter_was_interrupted_before_it_told_it_what_to_do_is_quiet(
+    tools: Run,
+) -> None:
+    text = """
+    from dragon_overlay import seed
+    from dragon_overlay.order import RECORD
+    way_of_next(context)
+    def interrupted(line):
+        # The child exists, and has said so.
+        answer = b""
+        while len(answer) < 2 * RECORD.size:
+            answer += line.recv(2 * RECORD.size)
+        line.close()
+        pids.append(RECORD.unpack_from(answer)[0])
+        raise KeyboardInterrupt
+    pids, stock_receive, seed._receive_answer = [], seed._receive_answer, interrupted
+    try:
+        started(nothing)
+    except KeyboardInterrupt:
+        pid, status = os.waitpid(pids[0], 0)
+        print(os.waitstatus_to_exitcode(status))
+    seed._receive_answer = stock_receive
+    print(way_of_next(context))
+"""
+    assert output(tools, text) == "1\nforked\n"
+
+
 # ---- a storm ------------------------------------------------------------------------------------
 
 STORM = """
