@@ -8,6 +8,8 @@
 #include <string.h>
 
 #define KEPT_SINK_BYTES (1 << 20)
+/* Of a pickle: the memo has at most as many places. */
+#define KEPT_MEMO_BYTES (16 << 10)
 
 /* ---- where pickles are written ---- */
 
@@ -252,16 +254,23 @@ static int dump(const struct dragon_py_transfer *t, PyObject *pickler, PyObject 
     return result ? 0 : -1;
 }
 
-/* Forget what was pickled, so that nothing is kept alive. */
-static int clear_memo(PyObject *pickler)
+/* Forget what was pickled, so that nothing is kept alive. The memo of a pickler never shrinks, and
+ * clearing it takes as long as it has room: after something large, or what failed somewhere, the
+ * kept pickler is given up. */
+static void forget_pickled(struct dragon_py_state *state, PyObject *pickler, bool has_failed,
+                           struct dragon_py_sink *sink)
 {
     PyObject *type, *value, *traceback, *result;
 
     PyErr_Fetch(&type, &value, &traceback);
-    result = PyObject_CallMethod(pickler, "clear_memo", NULL);
-    Py_XDECREF(result);
+    if (pickler == state->pickler && (has_failed || sink->n > KEPT_MEMO_BYTES)) {
+        Py_CLEAR(state->pickler);
+    } else {
+        result = PyObject_CallMethod(pickler, "clear_memo", NULL);
+        Py_XDECREF(result);
+    }
     PyErr_Restore(type, value, traceback);
-    return result ? 0 : -1;
+    sink_reset(sink);
 }
 
 static int pickle_with(const struct dragon_py_transfer *t, PyObject *sink, PyObject *pickler,
@@ -275,8 +284,7 @@ static int pickle_with(const struct dragon_py_transfer *t, PyObject *sink, PyObj
     if (r == 0)
         r = store(t, (struct dragon_py_sink *)sink, before, message);
     dragon_py_exports_end(before);
-    clear_memo(pickler);
-    sink_reset((struct dragon_py_sink *)sink);
+    forget_pickled(t->state, pickler, *pickling_failed_out, (struct dragon_py_sink *)sink);
     return r;
 }
 
@@ -326,7 +334,7 @@ int dragon_py_pickle(const struct dragon_py_transfer *t, PyObject *object,
 
     if (make_kept_pickler(state) < 0)
         return -1;
-    if (!state->pickler_is_busy) {
+    if (state->pickler && !state->pickler_is_busy) {
         state->pickler_is_busy = has_kept_pickler = true;
         r = pickle_with(t, state->sink, state->pickler, object, store, message,
                         pickling_failed_out);
@@ -361,14 +369,13 @@ static PyObject *pickle_small(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "On:pickle_small", &object, &max_bytes) ||
         make_kept_pickler(state) < 0)
         return NULL;
-    if (!state->pickler_is_busy && !dragon_py_is_exporting()) {
+    if (state->pickler && !state->pickler_is_busy && !dragon_py_is_exporting()) {
         state->pickler_is_busy = has_kept_pickler = true;
         if (update_reducers(state, state->pickler) == 0)
             dumped = PyObject_CallMethod(state->pickler, "dump", "(O)", object);
         if (dumped)
             result = small_pickle((struct dragon_py_sink *)state->sink, max_bytes);
-        clear_memo(state->pickler);
-        sink_reset((struct dragon_py_sink *)state->sink);
+        forget_pickled(state, state->pickler, !dumped, (struct dragon_py_sink *)state->sink);
         state->pickler_is_busy = has_kept_pickler = false;
     }
     Py_XDECREF(dumped);

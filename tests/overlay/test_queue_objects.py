@@ -5,6 +5,7 @@ import math
 import pickle
 import queue
 import threading
+import tracemalloc
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
@@ -230,6 +231,22 @@ def test_simple_queue_raises_what_pickling_raises_and_goes_on(ctx: BaseContext, 
         q.put(item)
     q.put("next")
     assert q.get() == "next"
+
+
+def test_what_a_large_item_needed_to_be_pickled_is_given_back(dragon: BaseContext) -> None:
+    # A pickler's memo never shrinks, and clearing it takes as long as it has room: each small item
+    # after a large one took milliseconds.
+    queue = dragon.SimpleQueue()
+    tracemalloc.start()
+    try:
+        queue.put([(i,) for i in range(200_000)])
+        queue.get()
+        n_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert n_bytes < 1 << 20
+    queue.put((1,))
+    assert queue.get() == (1,)
 
 
 def test_memoryviews_cannot_be_sent(ctx: BaseContext) -> None:
