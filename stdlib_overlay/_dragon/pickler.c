@@ -238,20 +238,30 @@ static PyObject *new_pickler(struct dragon_py_sink *sink)
     return pickler;
 }
 
+/* argument: NULL if there is none. */
+static int call_method(PyObject *pickler, const char *name, PyObject *argument)
+{
+    PyObject *interned = PyUnicode_InternFromString(name), *result = NULL;
+
+    if (interned)
+        result = argument ? PyObject_CallMethodOneArg(pickler, interned, argument)
+                          : PyObject_CallMethodNoArgs(pickler, interned);
+    Py_XDECREF(interned);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
 static int dump(const struct dragon_py_transfer *t, PyObject *pickler, PyObject *object)
 {
     const struct dragon_py_transfer *outer;
-    PyObject *name = PyUnicode_InternFromString("dump");
-    PyObject *result = NULL;
+    int r = update_reducers(t->state, pickler);
 
-    if (name && update_reducers(t->state, pickler) == 0) {
+    if (r == 0) {
         outer = dragon_py_exports_begin(t);
-        result = PyObject_CallMethodOneArg(pickler, name, object);
+        r = call_method(pickler, "dump", object);
         dragon_py_exports_stop(outer);
     }
-    Py_XDECREF(name);
-    Py_XDECREF(result);
-    return result ? 0 : -1;
+    return r;
 }
 
 /* Forget what was pickled, so that nothing is kept alive. The memo of a pickler never shrinks, and
@@ -260,15 +270,13 @@ static int dump(const struct dragon_py_transfer *t, PyObject *pickler, PyObject 
 static void forget_pickled(struct dragon_py_state *state, PyObject *pickler, bool has_failed,
                            struct dragon_py_sink *sink)
 {
-    PyObject *type, *value, *traceback, *result;
+    PyObject *type, *value, *traceback;
 
     PyErr_Fetch(&type, &value, &traceback);
-    if (pickler == state->pickler && (has_failed || sink->n > KEPT_MEMO_BYTES)) {
+    if (pickler == state->pickler && (has_failed || sink->n > KEPT_MEMO_BYTES))
         Py_CLEAR(state->pickler);
-    } else {
-        result = PyObject_CallMethod(pickler, "clear_memo", NULL);
-        Py_XDECREF(result);
-    }
+    else
+        call_method(pickler, "clear_memo", NULL);
     PyErr_Restore(type, value, traceback);
     sink_reset(sink);
 }
@@ -363,22 +371,22 @@ static PyObject *small_pickle(const struct dragon_py_sink *sink, Py_ssize_t max_
 static PyObject *pickle_small(PyObject *module, PyObject *args)
 {
     struct dragon_py_state *state = dragon_py_state_of_module(module);
-    PyObject *object, *result = NULL, *dumped = NULL;
+    PyObject *object, *result = NULL;
     Py_ssize_t max_bytes;
+    bool is_dumped;
 
     if (!PyArg_ParseTuple(args, "On:pickle_small", &object, &max_bytes) ||
         make_kept_pickler(state) < 0)
         return NULL;
     if (state->pickler && !state->pickler_is_busy && !dragon_py_is_exporting()) {
         state->pickler_is_busy = has_kept_pickler = true;
-        if (update_reducers(state, state->pickler) == 0)
-            dumped = PyObject_CallMethod(state->pickler, "dump", "(O)", object);
-        if (dumped)
+        is_dumped = update_reducers(state, state->pickler) == 0 &&
+                    call_method(state->pickler, "dump", object) == 0;
+        if (is_dumped)
             result = small_pickle((struct dragon_py_sink *)state->sink, max_bytes);
-        forget_pickled(state, state->pickler, !dumped, (struct dragon_py_sink *)state->sink);
+        forget_pickled(state, state->pickler, !is_dumped, (struct dragon_py_sink *)state->sink);
         state->pickler_is_busy = has_kept_pickler = false;
     }
-    Py_XDECREF(dumped);
     if (result)
         return result;
     if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception))

@@ -31,7 +31,10 @@ from dragon_overlay import reduction
 #: What ``functools.cache`` makes; it pickles by name only, also with cloudpickle.
 _CachedFunction = type(functools.cache(len))
 
-_is_file = functools.cache(os.path.isfile)
+
+@functools.cache
+def _is_file(folder: str, path: str) -> bool:
+    return os.path.isfile(os.path.join(folder, path))
 
 
 def main_is_importable() -> bool:
@@ -48,7 +51,7 @@ def main_is_importable() -> bool:
         return name != "__main__" and not name.endswith(".__main__")
     path = getattr(main, "__file__", None)
     folder = process.ORIGINAL_DIR or ""  # type: ignore[attr-defined]  # typeshed lacks it
-    return path is not None and _is_file(os.path.join(folder, path))
+    return path is not None and _is_file(folder, path)
 
 
 def preparation_data(name: str) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Limits(NamedTuple):
     @classmethod
     def of(cls, timeout: float | None, retries: int, lookahead: int | None = None) -> Limits:
         """Limits that make sense, or ValueError."""
+        if timeout is None and not retries and lookahead is None:
+            return _NONE
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
         if retries < 0:
@@ -47,6 +49,9 @@ class Limits(NamedTuple):
         if lookahead is not None and lookahead < 1:
             raise ValueError(f"lookahead must be 1 or more, or None, not {lookahead!r}")
         return cls(timeout, retries, lookahead)
+
+
+_NONE = Limits()
 
 
 class Pace:
