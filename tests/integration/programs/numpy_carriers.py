@@ -70,7 +70,10 @@ def described(value):
         return [type(value).__name__, is_same, *map(described, value)]
     if not isinstance(value, np.ndarray):
         return [type(value).__name__, repr(value)]
-    flags = [name for name in ("C", "F", "W", "A") if value.flags[name]]
+    # Of more than two axes, what is out of band keeps their order in memory (numpy 2, protocol 5
+    # of pickle); "spawn" pickles with protocol 4, which does not.
+    keeps_order = value.ndim <= 2
+    flags = [name for name in "CFWA" if value.flags[name] and (keeps_order or name in "WA")]
     content = repr(value.tolist()) if value.dtype.hasobject else value.tobytes()
     digest = hashlib.sha1(content.encode() if isinstance(content, str) else content).hexdigest()
     mask = described(value.mask) if isinstance(value, np.ma.MaskedArray) else ""
@@ -78,7 +81,7 @@ def described(value):
         type(value).__name__,
         value.dtype.descr,
         value.shape,
-        value.strides,
+        value.strides if keeps_order else None,
         flags,
         digest,
         mask,
