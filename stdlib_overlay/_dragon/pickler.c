@@ -270,15 +270,16 @@ static int dump(const struct dragon_py_transfer *t, PyObject *pickler, PyObject 
 static void forget_pickled(struct dragon_py_state *state, PyObject *pickler, bool has_failed,
                            struct dragon_py_sink *sink)
 {
+    bool is_large = has_failed || sink->n > KEPT_MEMO_BYTES;
     PyObject *type, *value, *traceback;
 
     PyErr_Fetch(&type, &value, &traceback);
-    if (pickler == state->pickler && (has_failed || sink->n > KEPT_MEMO_BYTES))
+    sink_reset(sink); /* first: what the memo lets go of may run anything, and have it replaced */
+    if (pickler == state->pickler && is_large)
         Py_CLEAR(state->pickler);
     else
         call_method(pickler, "clear_memo", NULL);
     PyErr_Restore(type, value, traceback);
-    sink_reset(sink);
 }
 
 static int pickle_with(const struct dragon_py_transfer *t, PyObject *sink, PyObject *pickler,

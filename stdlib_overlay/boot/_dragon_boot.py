@@ -178,11 +178,18 @@ def _complete_managers(managers: "ModuleType") -> None:
     manager_ends.install(managers)
 
 
+def _complete_pool(pool: "ModuleType") -> None:
+    from dragon_overlay.stock_pool import install
+
+    install(pool)
+
+
 #: Modules of the standard library that are completed, and what does it.
 _COMPLETED = {
     "multiprocessing.context": _add_start_method,
     "multiprocessing.connection": _add_waiting,
     "multiprocessing.managers": _complete_managers,
+    "multiprocessing.pool": _complete_pool,
     "multiprocessing.shared_memory": _complete_shared_memory,
     "multiprocessing.sharedctypes": _follow_context,
     "multiprocessing.util": _share_temporary_directory,

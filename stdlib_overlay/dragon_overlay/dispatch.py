@@ -26,6 +26,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from dragon_overlay import stock_pool
 from dragon_overlay.reduction import Shared
 
 #: Module of the standard library -> its classes that ``dragon_overlay`` has, too, by their names
@@ -70,6 +71,7 @@ def install(module: ModuleType) -> None:
     for name in MODULES[module.__name__]:
         stock = getattr(module, name)
         if name == "Pool":
+            stock_pool.install(module)
             _dispatch_pool(stock)
         else:
             dispatch(stock)

@@ -427,7 +427,7 @@ def _can_be(order: Order) -> bool:
 
 
 def _is_told(line: socket.socket) -> bool:
-    """Wait for the first of what the child is told. False: the starter was interrupted before it."""
+    """Wait for what the child is told. False: nothing, as the starter was interrupted."""
     try:
         return line.recv(1, socket.MSG_PEEK) != b""
     except OSError:

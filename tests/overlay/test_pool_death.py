@@ -231,3 +231,21 @@ if __name__ == "__main__":
     assert done.stderr.count("Traceback (most recent call last)") == 1
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
     assert done.status == -signal.SIGINT
+
+
+def test_a_pool_that_breaks_while_the_interpreter_is_shut_down_is_quiet(
+    run: Callable[..., Outcome],
+) -> None:
+    # The pool's thread needs BrokenProcessPool then, whose module refuses to be imported.
+    done = run(
+        """
+import sys, threading
+from dragon_overlay.pool import dispatcher
+assert "concurrent.futures.process" not in sys.modules
+threading._SHUTTING_DOWN = True
+error = dispatcher._broken(1, "it was interrupted")
+threading._SHUTTING_DOWN = False
+print(type(error).__name__, "it was interrupted" in str(error))
+"""
+    )
+    assert (done.stdout, done.stderr, done.status) == ("RuntimeError True\n", "", 0)

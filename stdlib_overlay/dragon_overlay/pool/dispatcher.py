@@ -769,9 +769,14 @@ def _ended() -> Exception:
 
 
 def _broken(exitcode: int | None, text: str) -> Exception:
-    from concurrent.futures.process import BrokenProcessPool
+    kind: type[Exception] = RuntimeError
+    # The module refuses to be imported when the interpreter is being shut down (RuntimeError); then
+    # there is nobody who would tell the one from the other.
+    with contextlib.suppress(RuntimeError):
+        from concurrent.futures.process import BrokenProcessPool
 
-    return BrokenProcessPool(
+        kind = BrokenProcessPool
+    return kind(
         f"the pool is broken: {MAX_FAILURES} workers in a row ended before they were ready, the "
         f"last one with exit code {exitcode}" + (f". It said:\n\n{text}" if text else "")
     )
