@@ -270,12 +270,12 @@ static int dump(const struct dragon_py_transfer *t, PyObject *pickler, PyObject 
 static void forget_pickled(struct dragon_py_state *state, PyObject *pickler, bool has_failed,
                            struct dragon_py_sink *sink)
 {
-    bool is_large = has_failed || sink->n > KEPT_MEMO_BYTES;
+    bool is_given_up = has_failed || sink->n > KEPT_MEMO_BYTES;
     PyObject *type, *value, *traceback;
 
     PyErr_Fetch(&type, &value, &traceback);
     sink_reset(sink); /* first: what the memo lets go of may run anything, and have it replaced */
-    if (pickler == state->pickler && is_large)
+    if (pickler == state->pickler && is_given_up)
         Py_CLEAR(state->pickler);
     else
         call_method(pickler, "clear_memo", NULL);

@@ -71,7 +71,7 @@ def install(module: ModuleType) -> None:
     for name in MODULES[module.__name__]:
         stock = getattr(module, name)
         if name == "Pool":
-            stock_pool.install(module)
+            stock_pool.install(module)  # this completes the module in the place of that
             _dispatch_pool(stock)
         else:
             dispatch(stock)

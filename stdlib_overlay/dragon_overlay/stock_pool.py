@@ -1,4 +1,4 @@
-"""The standard library's own Pool over queues of ours: a manager's, joblib's, a subclass's.
+"""The standard library's own Pool over queues of ours: a manager's, a subclass's.
 
 ``install`` runs when ``multiprocessing.pool`` has been loaded.
 
