@@ -179,9 +179,10 @@ def _complete_managers(managers: "ModuleType") -> None:
 
 
 def _complete_pool(pool: "ModuleType") -> None:
-    from dragon_overlay.stock_pool import install
+    from dragon_overlay import dispatch, stock_pool
 
-    install(pool)
+    stock_pool.install(pool)
+    dispatch.install_pool(pool)
 
 
 #: Modules of the standard library that are completed, and what does it.

@@ -173,7 +173,7 @@ def announce() -> None:
     global _is_announced
     if not _is_announced:
         _is_announced = True
-        for name in dispatch.MODULES:
+        for name in dispatch.ASKED_FOR:
             _dragon_boot.complete(name, dispatch.install)
         _dragon_boot.complete("multiprocessing", dispatch.offer_modules)
 

@@ -1,8 +1,11 @@
 """The standard library's classes, made to look at their context when they are constructed.
 
-A program's own ``import dragon`` asks for this (``install``): ``multiprocessing.queues.Queue``,
-those of ``synchronize``, and ``pool.Pool`` stay the objects they are, so that names that were bound
-earlier, pickles and isinstance go on working, but get a ``__new__`` and an ``__init__`` of ours.
+A program's own ``import dragon`` asks for this (``install``): ``multiprocessing.queues.Queue`` and
+those of ``synchronize`` stay the objects they are, so that names that were bound earlier, pickles
+and isinstance go on working, but get a ``__new__`` and an ``__init__`` of ours. So does
+``pool.Pool``, whether asked for or not (``install_pool``): a manager makes one by its class, and
+the standard library's, with a context of "dragon", would wait for ever for what a worker that has
+died was doing.
 Constructed with a stock context they are what they were. With that of "dragon" the result is one of
 ``dragon_overlay``'s, which are subclasses. Without a context, which the standard library refuses,
 the current one counts.
@@ -26,7 +29,6 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from dragon_overlay import stock_pool
 from dragon_overlay.reduction import Shared
 
 #: Module of the standard library -> its classes that ``dragon_overlay`` has, too, by their names
@@ -62,20 +64,19 @@ _OFFERED = (
     "util",
 )
 
+#: Those of them that a program asks for.
+ASKED_FOR = ("multiprocessing.queues", "multiprocessing.synchronize")
+
 #: What objects of ours keep in ``__dict__`` and need in another process.
 _OWN_ATTRIBUTES = frozenset({"_maxsize"})
 
 
 def install(module: ModuleType) -> None:
-    """Make the classes of a module of the standard library look at their context."""
+    """Make the classes of a module that was asked for look at their context."""
     for name in MODULES[module.__name__]:
         stock = getattr(module, name)
-        if name == "Pool":
-            stock_pool.install(module)  # this completes the module in the place of that
-            _dispatch_pool(stock)
-        else:
-            dispatch(stock)
-            stock.__init__ = _init(stock.__init__)
+        dispatch(stock)
+        stock.__init__ = _init(stock.__init__)
 
 
 def offer_modules(package: ModuleType) -> None:
@@ -159,7 +160,9 @@ def _init(stock_init: Any) -> Any:
     return init
 
 
-def _dispatch_pool(stock: Any) -> None:
+def install_pool(module: ModuleType) -> None:
+    """Make ``multiprocessing.pool.Pool`` look at its context."""
+    stock = module.Pool
     stock_init = stock.__init__
     # joblib's pools, ThreadPool, and others have parts of their own for these.
     parts = {name for name in vars(stock) if name.startswith("_") and not name.endswith("__")}

@@ -1,4 +1,4 @@
-"""The standard library's own Pool over queues of ours: a manager's, a subclass's.
+"""The standard library's own Pool over queues of ours: a subclass's that has parts of its own.
 
 ``install`` runs when ``multiprocessing.pool`` has been loaded.
 
@@ -17,10 +17,8 @@ import _dragon
 
 
 def install(module: ModuleType) -> None:
-    """Have ``Pool.terminate`` empty queues of ours; any number of times."""
-    stock = module.Pool._help_stuff_finish
-    if not hasattr(stock, "__wrapped__"):
-        module.Pool._help_stuff_finish = staticmethod(_helping(stock))
+    """Have ``Pool.terminate`` empty queues of ours."""
+    module.Pool._help_stuff_finish = staticmethod(_helping(module.Pool._help_stuff_finish))
 
 
 def _helping(stock: Any) -> Any:

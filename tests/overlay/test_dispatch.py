@@ -471,8 +471,11 @@ p.join()
 # ---- pools and executors ----
 
 
-def test_pools_look_at_their_context(run: Run) -> None:
+@pytest.mark.parametrize("head", ["import dragon", ""], ids=["import", "none"])
+def test_pools_look_at_their_context_with_and_without_the_import(run: Run, head: str) -> None:
     text = """
+import multiprocessing as mp, multiprocessing.pool
+
 class MyPool(mp.pool.Pool):
     def __init__(self, n):
         super().__init__(n, context=mp.get_context("dragon"))
@@ -498,7 +501,7 @@ if __name__ == "__main__":
     with mp.pool.Pool(1) as pool, mp.pool.ThreadPool(1) as threads:
         print(type(pool).__name__, type(threads).__name__, threads.map(abs, [-3]))
 """
-    assert output(run(HEAD + text)).splitlines() == [
+    assert output(run(head + text)).splitlines() == [
         "DragonPool True [1, 2]",
         "MyPool True [1, 2]",
         "Own False [1, 2]",

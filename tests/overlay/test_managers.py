@@ -17,6 +17,7 @@ from typing import Any
 import numpy
 import pytest
 
+from dragon_overlay.errors import WorkerDied
 from dragon_overlay.proxy_connection import ProxyConnection
 
 
@@ -185,3 +186,14 @@ def test_errors_and_proxies_of_results_come_back(manager: SyncManager) -> None:
     assert list(outer["inner"]) == [1, 2]
     with pytest.raises(KeyError, match="missing"):
         outer["missing"]
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_managers_pool_tells_of_a_worker_that_died(dragon: BaseContext) -> None:
+    with dragon.Manager() as manager, manager.Pool(1) as pool:  # type: ignore[attr-defined]
+        with pytest.raises(WorkerDied, match="SIGKILL"):
+            pool.apply(die)
+        assert pool.map(abs, [-1, -2]) == [1, 2]

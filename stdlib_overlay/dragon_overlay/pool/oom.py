@@ -6,23 +6,19 @@ References: Documentation/admin-guide/cgroup-v2.rst (memory.events) and cgroup-v
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
-_ROOT = Path("/sys/fs/cgroup")
+_ROOT = "/sys/fs/cgroup"
 
 
 def n_kills() -> int | None:
     """How often it has done so since the group was made; None: the system does not tell."""
-    try:
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    for group in groups:
+    for group in _lines_of("/proc/self/cgroup"):
         _, controllers, path = group.split(":", 2)
         if controllers == "":
-            file = _ROOT / path.lstrip("/") / "memory.events"
+            file = os.path.join(_ROOT, path.lstrip("/"), "memory.events")
         elif "memory" in controllers.split(","):
-            file = _ROOT / "memory" / path.lstrip("/") / "memory.oom_control"
+            file = os.path.join(_ROOT, "memory", path.lstrip("/"), "memory.oom_control")
         else:
             continue
         count = _count_in(file)
@@ -31,9 +27,15 @@ def n_kills() -> int | None:
     return None
 
 
-def _count_in(file: Path) -> int | None:
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return None
+def _count_in(file: str) -> int | None:
+    lines = _lines_of(file)
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+
+
+def _lines_of(file: str) -> list[str]:
+    """Its lines; none where it cannot be read."""
+    try:
+        with open(file) as lines:  # `pathlib` would double the traceback of a Ctrl-C here
+            return lines.read().splitlines()
+    except OSError:
+        return []
