@@ -6,7 +6,8 @@ import time
 
 def work(is_ready):
     is_ready.set()
-    time.sleep(60)
+    for _ in range(600):  # a signal just before time.sleep() is handled only after it, anywhere
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -16,4 +16,5 @@ if __name__ == "__main__":
             pool.map(work, range(4), chunksize=1)
         except KeyboardInterrupt:
             print("cleaning up", flush=True)
-            time.sleep(60)
+            for _ in range(600):  # a signal just before time.sleep() is handled only after it
+                time.sleep(0.1)
