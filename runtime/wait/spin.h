@@ -52,14 +52,16 @@ static inline struct dragon_spin_round dragon_spin_begin(struct dragon_spin *spi
     int32_t budget_ns = dragon_peek(&spin->budget_ns);
     int32_t n_skipped = dragon_peek(&spin->n_skipped);
 
-    /* Now and then try again where looking did not pay: programs change. */
+    /* Now and then try again where looking did not pay: programs change, and two that wake each
+     * other every time are slow only as neither looks for as long as the other takes to wake. */
     if (budget_ns < 0) {
         dragon_poke(&spin->n_skipped, n_skipped + 1);
         if (n_skipped < DRAGON_SPIN_SKIPS)
             return (struct dragon_spin_round){.end_ns = 0};
         dragon_poke(&spin->n_skipped, 0);
+        budget_ns = DRAGON_SPIN_MAX_NS;
     }
-    if (budget_ns <= 0) {
+    if (budget_ns == 0) {
         budget_ns = DRAGON_SPIN_MIN_NS;
         dragon_poke(&spin->budget_ns, budget_ns);
     }
@@ -96,12 +98,13 @@ static inline void dragon_spin_end(struct dragon_spin *spin, const struct dragon
 {
     int32_t budget_ns = dragon_peek(&spin->budget_ns);
 
-    if (budget_ns <= 0)
+    if (round->end_ns == 0)
         return;
     if (round->lost_a_slice)
         budget_ns = -1;
     else if (succeeded)
-        budget_ns = budget_ns < DRAGON_SPIN_MAX_NS / 2 ? 2 * budget_ns : DRAGON_SPIN_MAX_NS;
+        budget_ns = budget_ns >= 0 && budget_ns < DRAGON_SPIN_MAX_NS / 2 ? 2 * budget_ns
+                                                                         : DRAGON_SPIN_MAX_NS;
     else
         budget_ns = budget_ns > DRAGON_SPIN_MIN_NS / 4 ? budget_ns / 2 : -1;
     dragon_poke(&spin->budget_ns, budget_ns);
