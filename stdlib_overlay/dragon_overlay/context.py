@@ -150,7 +150,7 @@ class DragonContext(_stock.BaseContext):
         *,
         max_worker_rss: int | None = None,
     ) -> Any:
-        from dragon_overlay.pool import DragonPool
+        from dragon_overlay.pool.dragon_pool import DragonPool
 
         context = self.get_context()
         return DragonPool(

@@ -64,6 +64,9 @@ _OFFERED = (
     "util",
 )
 
+#: Where ours are, if not in a module of the same name in ``dragon_overlay``.
+_HOMES = {"multiprocessing.pool": "dragon_overlay.pool.dragon_pool"}
+
 #: Those of them that a program asks for.
 ASKED_FOR = ("multiprocessing.queues", "multiprocessing.synchronize")
 
@@ -279,5 +282,6 @@ def _stock_of(cls: Any) -> Any:
 
 
 def _ours(stock: Any) -> Any:
-    module = importlib.import_module(stock.__module__.replace("multiprocessing", "dragon_overlay"))
-    return getattr(module, MODULES[stock.__module__][stock.__name__])
+    theirs = stock.__module__
+    home = _HOMES.get(theirs, theirs.replace("multiprocessing", "dragon_overlay"))
+    return getattr(importlib.import_module(home), MODULES[theirs][stock.__name__])

@@ -45,6 +45,7 @@ from dragon_overlay.order import (
 
 #: Not needed here, but by most children: what is loaded here is loaded there.
 _FOR_CHILDREN = (
+    "dragon_overlay.pool.worker",
     "dragon_overlay.popen",
     "dragon_overlay.queues",
     "dragon_overlay.synchronize",

@@ -346,7 +346,7 @@ if __name__ == "__main__":
             print(type(pool).__module__, type(pool).__name__)
 """
     assert output(run(text)).split("\n") == [
-        "dragon_overlay.pool DragonPool",
+        "dragon_overlay.pool.dragon_pool DragonPool",
         "multiprocessing.pool Pool",
     ]
 

@@ -28,7 +28,8 @@ ALL = [(module, name) for module, names in CLASSES.items() for name in names]
 def pair(module: str, name: str) -> tuple[Any, Any]:
     """The standard library's class and ours. Without effects of `import dragon` on this process."""
     stock = importlib.import_module(f"multiprocessing.{module}")
-    ours = importlib.import_module(f"dragon_overlay.{module}")
+    home = {"pool": "pool.dragon_pool"}.get(module, module)
+    ours = importlib.import_module(f"dragon_overlay.{home}")
     return getattr(stock, name), getattr(ours, f"Dragon{name}", None) or getattr(ours, name)
 
 

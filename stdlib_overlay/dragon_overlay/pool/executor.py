@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from dragon_overlay import cpus
 from dragon_overlay.pool.dispatcher import Dispatcher, Plan
-from dragon_overlay.pool.jobs import FutureJob, Limits, MappedJob
+from dragon_overlay.pool.future_jobs import FutureJob, MappedJob
+from dragon_overlay.pool.jobs import Limits
 from dragon_overlay.pool.letters import small_call
 
 __all__ = ["Future", "ProcessPoolExecutor"]

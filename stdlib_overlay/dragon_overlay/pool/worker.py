@@ -12,7 +12,6 @@ import signal
 import traceback
 from collections.abc import Callable
 from multiprocessing import pool as _stock
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import _dragon
@@ -151,7 +150,8 @@ class _Worker(_dragon.WorkerLoop):
 
 def _own_bytes() -> int:
     """Memory that this process alone has: what is resident, but for what is shared."""
-    _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+    with open("/proc/self/statm") as statm:
+        _, resident, shared, *_ = statm.read().split()
     return (int(resident) - int(shared)) * resource.getpagesize()
 
 
