@@ -6,6 +6,12 @@ arguments need, and runs the standard library's ``spawn_main``. Objects of the r
 in the arguments are kept in use until the child has ended, so that the starter may forget them at
 once.
 
+A process object with an attribute ``_dragon_blocked``, signals, has its child begin with these
+blocked: they are blocked here when all has been pickled, and who starts it restores its thread's
+mask. Not earlier: while a thread has SIGINT blocked, another one may take it, and then the
+interpreter looks for it only now and then. One place is the repr in the text of an exception, as
+that of ``sys.path.index('')`` in the preparation data, which swallows the KeyboardInterrupt.
+
 Source: Lib/multiprocessing/popen_spawn_posix.py of CPython 3.11.
 """
 
@@ -115,6 +121,7 @@ class Popen(popen_fork.Popen):
     def _launch(self, process_obj: Any) -> None:
         temporary.share(process_obj)
         data = self._pickle(process_obj)
+        signal.pthread_sigmask(signal.SIG_BLOCK, getattr(process_obj, "_dragon_blocked", ()))
         _check_executable()
         pool_fd = _dragon.node_fd()
         _guard(pool_fd)

@@ -3,6 +3,7 @@
 import multiprocessing
 import multiprocessing.pool
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.context import BaseContext
@@ -255,3 +256,35 @@ if __name__ == "__main__":
 """
     done = run(text)
     assert (done.stdout, done.status) == ("[1]\n", 0)
+
+
+class NotesWhatIsBlocked:
+    """Notes the signals that are blocked while it is pickled."""
+
+    def __init__(self) -> None:
+        self.blocked: list[set[Any]] = []
+
+    def __reduce__(self) -> Any:
+        self.blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        return NotesWhatIsBlocked, ()
+
+
+def test_a_pool_is_made_with_interrupts_blocked_only_after_its_arguments_are_pickled(
+    dragon: BaseContext,
+) -> None:
+    argument = NotesWhatIsBlocked()
+    with dragon.Pool(2, id, (argument,)):
+        assert [signal.SIGINT in blocked for blocked in argument.blocked] == [False, False]
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_worker_loads_nothing_of_the_programs_side(run: Callable[..., Outcome]) -> None:
+    text = """
+import multiprocessing, sys
+def loaded():
+    return sorted(name for name in sys.modules if name.startswith("dragon_overlay.pool."))
+if __name__ == "__main__":
+    with multiprocessing.get_context("dragon").Pool(1) as pool:
+        print(*[name.rpartition(".")[2] for name in pool.apply(loaded)])
+"""
+    assert run(text) == ("letters protocol stacks worker\n", "", 0)

@@ -23,7 +23,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import ProcessError
 from multiprocessing import pool as _stock
 from typing import Any
@@ -133,19 +133,13 @@ class Plan:
         process.name = process.name.replace("Process", "PoolWorker")
         process.daemon = True
         process._dragon_failures = Reporter(station)
-        with _interrupts_blocked():  # until the worker knows what to do with them
+        process._dragon_blocked = {signal.SIGINT}  # until the worker knows what to do with it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
             process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return process
-
-
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT in this thread, and so in who is started."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Dispatcher:
