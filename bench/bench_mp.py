@@ -166,7 +166,9 @@ def main() -> int:
     record: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
-        "command": sys.argv[1:],
+        "command": [
+            os.path.relpath(word) if os.path.isabs(word) else word for word in sys.argv[1:]
+        ],
     }
     report.add(f"{record['date']}, {record['machine']}; medians of {options.rounds} rounds.")
     for is_pinned in {"yes": (True,), "no": (False,), "both": (False, True)}[options.pin]:
