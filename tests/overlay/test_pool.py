@@ -278,6 +278,26 @@ def test_a_pool_is_made_with_interrupts_blocked_only_after_its_arguments_are_pic
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+def is_blocked(number: int, thread: threading.Thread) -> bool:
+    with open(f"/proc/self/task/{thread.native_id}/status") as status:
+        (mask,) = [line.split()[1] for line in status if line.startswith("SigBlk:")]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_the_threads_of_a_pool_leave_interrupts_to_the_main_one(dragon: BaseContext) -> None:
+    before = set(threading.enumerate())
+    with dragon.Pool(1):
+        threads = set(threading.enumerate()) - before
+        assert {thread.name for thread in threads} == {"dragon-pool", "dragon-pool-supervisor"}
+        until(lambda: all(is_blocked(signal.SIGINT, thread) for thread in threads))
+
+
+def test_a_pool_whose_init_was_not_begun_is_deleted_quietly(dragon: BaseContext) -> None:
+    with dragon.Pool(1) as pool:
+        made: Any = type(pool)
+    made.__new__(made).__del__()
+
+
 def test_a_worker_loads_nothing_of_the_programs_side(run: Callable[..., Outcome]) -> None:
     text = """
 import multiprocessing, sys

@@ -34,7 +34,7 @@ from dragon_overlay.pool.jobs import Calls, Job, Pace, SingleCall, _Iterated
 from dragon_overlay.pool.letters import put_task
 from dragon_overlay.pool.protocol import Channel, Words
 from dragon_overlay.pool.stacks import StackFile
-from dragon_overlay.pool.supervisor import Supervisor
+from dragon_overlay.pool.supervisor import Supervisor, leave_interrupts_to_main
 from dragon_overlay.pool.worker import Reporter, Station, work
 
 # typeshed lacks them.
@@ -324,6 +324,7 @@ class Dispatcher:
     # ---- the thread ----
 
     def _run(self) -> None:
+        leave_interrupts_to_main()
         try:
             while not self._is_over():
                 self._serve()

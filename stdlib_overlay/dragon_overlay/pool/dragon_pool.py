@@ -37,6 +37,8 @@ class DragonPool(_stock.Pool):
     methods.
     """
 
+    _state: str = _stock.INIT  # for __del__, also of one whose __init__ was not even begun
+
     def __init__(
         self,
         processes: int | None = None,
@@ -63,7 +65,6 @@ class DragonPool(_stock.Pool):
         Raises:
             ValueError, TypeError: of an argument. Whatever starting a process raises.
         """
-        self._state: str = _stock.INIT  # for __del__
         if processes is None:
             processes = cpus.n_usable()
         if processes < 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +21,14 @@ from dragon_overlay.pool.protocol import Channel
 
 #: What has not ended so long after SIGTERM is killed.
 PATIENCE_S = 2.0
+
+
+def leave_interrupts_to_main() -> None:
+    """Have the calling thread not take SIGINT from a main thread that blocks it for a moment.
+
+    The interpreter would tell the main thread late, in a place that may swallow it (`popen`).
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 class Supervisor:
@@ -87,6 +96,7 @@ class Supervisor:
     # ---- the thread ----
 
     def _run(self) -> None:
+        leave_interrupts_to_main()
         try:
             self._serve()
         finally:
